@@ -1,0 +1,193 @@
+package model
+
+import (
+	"iter"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Snapshot is the whole world at one revision, as one node sees it. It is immutable and may be shared by any number
+// of goroutines. Empty makes the first one.
+type Snapshot struct {
+	Revision uint64 // grows by one with every change; the same number on every node of this process
+	// Complete says that every source has been read once. Before that nothing may be deleted from a kernel.
+	Complete bool
+	Node     *Node // whose view this is; nil in a Builder's own
+	Peers    []Peer
+
+	services   ordered[ServiceName, *Service]
+	nodes      ordered[string, *Node]
+	namespaces ordered[string, struct{ exists bool }]
+	conflicts  []Conflict
+}
+
+func hashName(n ServiceName) uint64 { return mix(hashString(n.Namespace)*31 + hashString(n.Name)) }
+
+// hashString is FNV-1a with a final mix, because a treap needs good high bits.
+func hashString(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return mix(h)
+}
+
+func mix(h uint64) uint64 {
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	return h ^ h>>33
+}
+
+// Empty is a world without anything in it, not complete.
+func Empty() *Snapshot {
+	return &Snapshot{
+		services:   ordered[ServiceName, *Service]{compare: ServiceName.Compare, hash: hashName},
+		nodes:      ordered[string, *Node]{compare: strings.Compare, hash: hashString},
+		namespaces: ordered[string, struct{ exists bool }]{compare: strings.Compare, hash: hashString},
+	}
+}
+
+// On is the snapshot as the node sees it. The Services are shared.
+func (s *Snapshot) On(n *Node) *Snapshot {
+	cp := *s
+	cp.Node = n
+	return &cp
+}
+
+// Service finds a Service by name, nil when there is none.
+func (s *Snapshot) Service(n ServiceName) *Service {
+	svc, _ := s.services.get(n)
+	return svc
+}
+
+// Len is the number of Services.
+func (s *Snapshot) Len() int { return s.services.size }
+
+// Services goes over all Services in the order of their names.
+func (s *Snapshot) Services() iter.Seq[*Service] {
+	return func(yield func(*Service) bool) {
+		s.services.root.walk(func(_ ServiceName, v *Service) bool { return yield(v) })
+	}
+}
+
+// Nodes goes over all nodes of the cluster in the order of their names.
+func (s *Snapshot) Nodes() iter.Seq[*Node] {
+	return func(yield func(*Node) bool) {
+		s.nodes.root.walk(func(_ string, n *Node) bool { return yield(n) })
+	}
+}
+
+// NodeNamed finds a node of the cluster, nil when there is none.
+func (s *Snapshot) NodeNamed(name string) *Node {
+	n, _ := s.nodes.get(name)
+	return n
+}
+
+// HasNamespace reports whether the namespace exists: DNS answers NODATA and not NXDOMAIN for its name.
+func (s *Snapshot) HasNamespace(name string) bool {
+	v, _ := s.namespaces.get(name)
+	return v.exists
+}
+
+// Namespaces goes over the names of all namespaces, sorted.
+func (s *Snapshot) Namespaces() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		s.namespaces.root.walk(func(n string, _ struct{ exists bool }) bool { return yield(n) })
+	}
+}
+
+// Conflicts lists the frontends that more than one Service claims, sorted by address.
+func (s *Snapshot) Conflicts() []Conflict { return s.conflicts }
+
+// With returns the next snapshot, made by edit on a copy. It is for package source, the single writer.
+func (s *Snapshot) With(edit func(*Edit)) *Snapshot {
+	cp := *s
+	cp.Revision++
+	e := Edit{s: &cp}
+	edit(&e)
+	e.s = nil
+	return &cp
+}
+
+// Edit changes a snapshot before it is published. It must not be kept after With returns.
+type Edit struct{ s *Snapshot }
+
+// SetService puts svc in the place of the one of its name. The caller gives it away.
+func (e *Edit) SetService(svc *Service) { e.s.services = e.s.services.set(svc.Name, svc) }
+
+// DeleteService removes a Service.
+func (e *Edit) DeleteService(n ServiceName) { e.s.services = e.s.services.delete(n) }
+
+// SetNode puts n in the place of the node of its name. The caller gives it away.
+func (e *Edit) SetNode(n *Node) { e.s.nodes = e.s.nodes.set(n.Name, n) }
+
+// DeleteNode removes a node.
+func (e *Edit) DeleteNode(name string) { e.s.nodes = e.s.nodes.delete(name) }
+
+// SetNamespace records that a namespace exists, or no longer does.
+func (e *Edit) SetNamespace(name string, exists bool) {
+	if exists {
+		e.s.namespaces = e.s.namespaces.set(name, struct{ exists bool }{true})
+	} else {
+		e.s.namespaces = e.s.namespaces.delete(name)
+	}
+}
+
+// SetConflicts replaces the list of conflicts.
+func (e *Edit) SetConflicts(c []Conflict) {
+	c = slices.Clone(c)
+	slices.SortFunc(c, func(a, b Conflict) int {
+		if d := a.Addr.Compare(b.Addr); d != 0 {
+			return d
+		}
+		return a.Loser.Compare(b.Loser)
+	})
+	e.s.conflicts = c
+}
+
+// SetPeers replaces the list of peers.
+func (e *Edit) SetPeers(p []Peer) { e.s.Peers = slices.Clone(p) }
+
+// SetComplete records that every source has been read once.
+func (e *Edit) SetComplete() { e.s.Complete = true }
+
+// ServiceChange is a Service before and after; nil where it did not exist.
+type ServiceChange struct {
+	Name     ServiceName
+	Old, New *Service
+}
+
+// Changes is what differs between two snapshots.
+type Changes struct {
+	Services   []ServiceChange // in the order of their names
+	Nodes      bool            // some node, or the snapshot's own
+	Namespaces []string        // came or went
+}
+
+// Diff compares two snapshots by pointer, in time proportional to what differs. A nil old means everything is new.
+func Diff(old, new *Snapshot) Changes {
+	if old == nil {
+		old = Empty()
+	}
+	var c Changes
+	new.services.diff(old.services.root, new.services.root, func(n ServiceName, o, v *Service) {
+		c.Services = append(c.Services, ServiceChange{n, o, v})
+	})
+	new.nodes.diff(old.nodes.root, new.nodes.root, func(string, *Node, *Node) { c.Nodes = true })
+	c.Nodes = c.Nodes || old.Node != new.Node
+	type exists = struct{ exists bool }
+	new.namespaces.diff(old.namespaces.root, new.namespaces.root, func(n string, _, _ exists) {
+		c.Namespaces = append(c.Namespaces, n)
+	})
+	return c
+}
+
+// LocalNode finds the node that has addr as one of its own addresses, nil when none does.
+func (s *Snapshot) LocalNode(addr netip.Addr) *Node {
+	for n := range s.Nodes() {
+		if slices.Contains(n.Addrs, addr) {
+			return n
+		}
+	}
+	return nil
+}
