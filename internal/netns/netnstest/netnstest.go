@@ -1,0 +1,131 @@
+//go:build linux
+
+// Package netnstest gives a test a small world of network namespaces of its own: a "host", an "internet" behind
+// it, and as many others as it asks for. Nothing in it has a way out of the machine.
+//
+// It needs root and skips the test otherwise. It configures the world around the thing under test, never that
+// thing itself.
+package netnstest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"minato/internal/netns"
+)
+
+// Addresses of the world that New makes.
+const (
+	HostAddr     = "198.51.100.1" // of the host's link to the internet
+	InternetAddr = "198.51.100.2" // of the internet's end of it: the host's default gateway
+	FarAddr      = "203.0.113.10" // an address further away, behind the gateway
+)
+
+// HostUplink is the name of the host's link to the internet.
+const HostUplink = "wan0"
+
+// World is a host and an internet, linked. The internet has no route to anything behind the host.
+type World struct {
+	Host, Internet netns.NS
+}
+
+// prefix begins the names of all namespaces of tests; the process id follows.
+const prefix = "minato-test-"
+
+var serial atomic.Uint32
+
+// New makes a world, which is removed when the test ends.
+func New(t testing.TB) *World {
+	t.Helper()
+	w := &World{Host: Namespace(t, "host"), Internet: Namespace(t, "internet")}
+	Link(t, w.Host, HostUplink, HostAddr+"/24", w.Internet, "lan0", InternetAddr+"/24")
+	Run(t, w.Internet, "ip", "address", "add", FarAddr+"/32", "dev", "lo")
+	Run(t, w.Host, "ip", "route", "add", "default", "via", InternetAddr)
+	return w
+}
+
+// Namespace makes a namespace with lo up. Its name is unique on the machine and ends in role. It vanishes
+// when the test ends, unless a process or socket lives on in it.
+func Namespace(t testing.TB, role string) netns.NS {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("making network namespaces needs root")
+	}
+	sweep()
+	name := fmt.Sprintf("%s%d-%d-%s", prefix, os.Getpid(), serial.Add(1), role)
+	path := filepath.Join(netns.Dir, name)
+	if err := netns.Create(path); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := netns.Delete(path); err != nil {
+			t.Error(err)
+		}
+	})
+	ns := netns.At(path)
+	Run(t, ns, "ip", "link", "set", "lo", "up")
+	return ns
+}
+
+// Link joins two namespaces by a pair of links and brings them up. An address is a prefix, or empty for none.
+func Link(t testing.TB, a netns.NS, aName, aAddr string, b netns.NS, bName, bAddr string) {
+	t.Helper()
+	Run(t, a, "ip", "link", "add", aName, "type", "veth", "peer", "name", bName, "netns", filepath.Base(b.Path()))
+	for _, end := range []struct {
+		ns         netns.NS
+		name, addr string
+	}{{a, aName, aAddr}, {b, bName, bAddr}} {
+		if end.addr != "" {
+			Run(t, end.ns, "ip", "address", "add", end.addr, "dev", end.name)
+		}
+		Run(t, end.ns, "ip", "link", "set", end.name, "up")
+	}
+}
+
+// Run runs a command in a namespace and returns its output. A command that fails ends the test.
+func Run(t testing.TB, ns netns.NS, argv ...string) string {
+	t.Helper()
+	out, err := Try(ns, argv...)
+	if err != nil {
+		t.Fatalf("in %s: %s: %v\n%s", ns, strings.Join(argv, " "), err, out)
+	}
+	return out
+}
+
+// Try runs a command in a namespace and returns what it wrote to both outputs, and how it ended.
+func Try(ns netns.NS, argv ...string) (string, error) {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := Start(ns, cmd); err != nil {
+		return "", err
+	}
+	err := cmd.Wait()
+	return out.String(), err
+}
+
+// Start starts a command in a namespace. Whoever started it waits for it.
+func Start(ns netns.NS, cmd *exec.Cmd) error {
+	return ns.Do(cmd.Start)
+}
+
+// sweep removes namespaces that killed test processes have left.
+func sweep() {
+	paths, _ := filepath.Glob(filepath.Join(netns.Dir, prefix+"*"))
+	for _, path := range paths {
+		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), prefix), "-")
+		pid, err := strconv.Atoi(owner)
+		if err == nil && unix.Kill(pid, 0) == syscall.ESRCH {
+			netns.Delete(path) // another test's sweep may be quicker
+		}
+	}
+}
