@@ -1,0 +1,7 @@
+// Package containerd runs the instance's own containerd: configuration, start, adoption, supervision, deletion.
+//
+// The instance is private: its own root, state, sockets and CNI folders, so that it disturbs no other containerd
+// or Docker and is not disturbed. Any containerd from 1.6 with a runc on the PATH will do.
+//
+// It does not know pods: those are package kubelet's, by CRI.
+package containerd
