@@ -1,0 +1,244 @@
+//go:build linux
+
+package nfnl
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// errChanged says that the list changed while it was read.
+var errChanged = errors.New("changed while being read")
+
+// Tables lists the tables of a family.
+func (c *Conn) Tables(f Family) (out []Table, err error) {
+	err = c.dump(unix.NFT_MSG_GETTABLE, f, nil, func() { out = nil }, func(b []byte) {
+		out = append(out, Table{
+			Family:  f,
+			Name:    getStr(Attr(b, unix.NFTA_TABLE_NAME)),
+			Comment: getComment(Attr(b, tableUserdata)),
+		})
+	})
+	return out, wrap(err, "list tables of family %s", f)
+}
+
+// Chains lists the chains of a table; none when the table is not there.
+func (c *Conn) Chains(f Family, table string) (out []Chain, err error) {
+	err = c.dump(unix.NFT_MSG_GETCHAIN, f, nil, func() { out = nil }, func(b []byte) {
+		if getStr(Attr(b, unix.NFTA_CHAIN_TABLE)) == table {
+			out = append(out, decodeChain(f, b))
+		}
+	})
+	return out, wrap(err, "list chains of table %s", table)
+}
+
+func decodeChain(f Family, b []byte) Chain {
+	ch := Chain{Family: f}
+	for t, v := range Attrs(b) {
+		switch t {
+		case unix.NFTA_CHAIN_TABLE:
+			ch.Table = getStr(v)
+		case unix.NFTA_CHAIN_NAME:
+			ch.Name = getStr(v)
+		case unix.NFTA_CHAIN_TYPE:
+			ch.Type = getStr(v)
+		case unix.NFTA_CHAIN_HOOK:
+			ch.Hook = Hook(getU32(Attr(v, unix.NFTA_HOOK_HOOKNUM)))
+			ch.Priority = int32(getU32(Attr(v, unix.NFTA_HOOK_PRIORITY)))
+		}
+	}
+	return ch
+}
+
+// Rules lists the rules of a chain in their order, or of all chains of the table when chain is empty.
+func (c *Conn) Rules(f Family, table, chain string) (out []Rule, err error) {
+	var req attrs
+	req.str(unix.NFTA_RULE_TABLE, table)
+	if chain != "" {
+		req.str(unix.NFTA_RULE_CHAIN, chain)
+	}
+	err = c.dump(unix.NFT_MSG_GETRULE, f, req, func() { out = nil }, func(b []byte) {
+		out = append(out, decodeRule(f, b))
+	})
+	return out, wrap(err, "list rules of table %s", table)
+}
+
+func decodeRule(f Family, b []byte) Rule {
+	r := Rule{Family: f}
+	for t, v := range Attrs(b) {
+		switch t {
+		case unix.NFTA_RULE_TABLE:
+			r.Table = getStr(v)
+		case unix.NFTA_RULE_CHAIN:
+			r.Chain = getStr(v)
+		case unix.NFTA_RULE_HANDLE:
+			r.Handle = getU64(v)
+		case unix.NFTA_RULE_USERDATA:
+			r.Comment = getComment(v)
+		case unix.NFTA_RULE_EXPRESSIONS:
+			for _, x := range Attrs(v) {
+				data := Attr(x, unix.NFTA_EXPR_DATA)
+				r.Exprs = append(r.Exprs, Expr{getStr(Attr(x, unix.NFTA_EXPR_NAME)), append([]byte(nil), data...)})
+			}
+		}
+	}
+	return r
+}
+
+// Sets lists the sets of a table.
+func (c *Conn) Sets(f Family, table string) (out []Set, err error) {
+	var req attrs
+	req.str(unix.NFTA_SET_TABLE, table)
+	err = c.dump(unix.NFT_MSG_GETSET, f, req, func() { out = nil }, func(b []byte) {
+		out = append(out, decodeSet(f, b))
+	})
+	return out, wrap(err, "list sets of table %s", table)
+}
+
+func decodeSet(f Family, b []byte) Set {
+	s := Set{Family: f}
+	for t, v := range Attrs(b) {
+		switch t {
+		case unix.NFTA_SET_TABLE:
+			s.Table = getStr(v)
+		case unix.NFTA_SET_NAME:
+			s.Name = getStr(v)
+		case unix.NFTA_SET_FLAGS:
+			s.Flags = SetFlags(getU32(v))
+		case unix.NFTA_SET_KEY_TYPE:
+			s.KeyType = Type(getU32(v))
+		case unix.NFTA_SET_KEY_LEN:
+			s.KeyLen = getU32(v)
+		case unix.NFTA_SET_DATA_TYPE:
+			s.DataType = Type(getU32(v))
+		case unix.NFTA_SET_DATA_LEN:
+			s.DataLen = getU32(v)
+		case unix.NFTA_SET_DESC:
+			s.Size = getU32(Attr(v, unix.NFTA_SET_DESC_SIZE))
+		case unix.NFTA_SET_TIMEOUT:
+			s.DefaultTimeoutMS = getU64(v)
+		}
+	}
+	return s
+}
+
+// Elements calls yield for every element of a set. The element's memory is valid only during the call. When the
+// set changes meanwhile the dump starts again: restart is called, and yield sees every element anew.
+func (c *Conn) Elements(f Family, table, set string, restart func(), yield func(Element)) error {
+	var req attrs
+	req.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	req.str(unix.NFTA_SET_ELEM_LIST_SET, set)
+	err := c.dump(unix.NFT_MSG_GETSETELEM, f, req, restart, func(b []byte) {
+		for _, x := range Attrs(Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			yield(decodeElement(x))
+		}
+	})
+	return wrap(err, "list elements of %s %s", table, set)
+}
+
+func decodeElement(b []byte) (e Element) {
+	for t, v := range Attrs(b) {
+		switch t {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.Key = Attr(v, unix.NFTA_DATA_VALUE)
+		case unix.NFTA_SET_ELEM_DATA:
+			e.Data, e.Verdict = decodeData(v)
+		case unix.NFTA_SET_ELEM_FLAGS:
+			f := getU32(v)
+			e.CatchAll, e.End = f&elemCatchAll != 0, f&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_TIMEOUT:
+			e.Timeout = getU64(v)
+		}
+	}
+	return e
+}
+
+func decodeData(b []byte) ([]byte, *Verdict) {
+	if v := Attr(b, unix.NFTA_DATA_VERDICT); v != nil {
+		return nil, &Verdict{
+			Code:  VerdictCode(int32(getU32(Attr(v, unix.NFTA_VERDICT_CODE)))),
+			Chain: getStr(Attr(v, unix.NFTA_VERDICT_CHAIN)),
+		}
+	}
+	return Attr(b, unix.NFTA_DATA_VALUE), nil
+}
+
+func wrap(err error, format string, a ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("nf_tables: "+format+": %w", append(a, err)...)
+}
+
+// dump asks for a list and calls each for the attributes of every part. Another change of the ruleset in between
+// spoils it (NLM_F_DUMP_INTR): then it starts again.
+func (c *Conn) dump(op uint16, f Family, req attrs, restart func(), each func([]byte)) (err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for range interrupted {
+		restart()
+		if err = c.dumpOnce(op, f, req, each); !errors.Is(err, errChanged) && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	return err
+}
+
+func (c *Conn) dumpOnce(op uint16, f Family, req attrs, each func([]byte)) error {
+	c.seq++
+	m := make([]byte, 20, 20+len(req))
+	binary.NativeEndian.PutUint32(m, uint32(20+len(req)))
+	binary.NativeEndian.PutUint16(m[4:], unix.NFNL_SUBSYS_NFTABLES<<8|op)
+	binary.NativeEndian.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	binary.NativeEndian.PutUint32(m[8:], c.seq)
+	m[16] = byte(f)
+	if err := unix.Sendto(c.fd, append(m, req...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	var spoilt error
+	for {
+		n, _, err := unix.Recvfrom(c.fd, c.buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for b := c.buf[:n]; len(b) >= 16; {
+			l := int(binary.NativeEndian.Uint32(b))
+			if l < 16 || l > len(b) {
+				return fmt.Errorf("part of %d bytes in an answer of %d", l, len(b))
+			}
+			if binary.NativeEndian.Uint32(b[8:]) == c.seq {
+				if binary.NativeEndian.Uint16(b[6:])&unix.NLM_F_DUMP_INTR != 0 {
+					spoilt = errChanged
+				}
+				done, err := part(b[:l], each)
+				if err != nil || done {
+					return errors.Join(err, spoilt)
+				}
+			}
+			b = b[min((l+3)&^3, len(b)):]
+		}
+	}
+}
+
+// part takes one message of a dump. A set or a table that is not there ends it with ENOENT, which is returned.
+func part(m []byte, each func([]byte)) (done bool, err error) {
+	switch binary.NativeEndian.Uint16(m[4:]) {
+	case unix.NLMSG_DONE, unix.NLMSG_ERROR:
+		if len(m) >= 20 {
+			if code := int32(binary.NativeEndian.Uint32(m[16:])); code < 0 {
+				return true, unix.Errno(-code)
+			}
+		}
+		return true, nil
+	}
+	if len(m) > 20 {
+		each(m[20:])
+	}
+	return false, nil
+}
