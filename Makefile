@@ -1,0 +1,70 @@
+# minato: every target says what it does; `make` alone lists them.
+SHELL := /bin/bash
+export GOFLAGS := -buildvcs=false -trimpath
+export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+LDFLAGS := -s -w -X minato/internal/cli.Version=$(VERSION)
+BIN := bin/minato
+CNI := internal/cluster/cni/bin/minato-cni
+NAME ?= minato
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Packages that link k8s.io/kubernetes take minutes under the race detector and are tested without it.
+RACE := $(shell go list ./internal/... 2>/dev/null | grep -v -e /cluster -e /cli -e /run -e /warm)
+HEAVY := ./internal/cluster/... ./internal/cli/... ./internal/run/...
+
+.PHONY: help up down clean setup build check test test-unit test-netns test-walkthrough lint cross bench images
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+setup: ## install what a fresh Debian or Ubuntu lacks (Go, containerd, runc)
+	@scripts/setup
+
+build: $(BIN) ## build bin/minato
+
+$(CNI): $(wildcard cmd/minato-cni/*.go internal/cluster/cni/plugin/*.go) go.mod
+	CGO_ENABLED=0 go build -ldflags '-s -w' -o $@ ./cmd/minato-cni
+
+.PHONY: $(BIN)
+$(BIN): $(CNI)
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/minato
+
+up: setup ## build and start a cluster in the background, wait until it is ready
+	@$(MAKE) --no-print-directory build
+	@$(SUDO) $(BIN) up --name $(NAME) --detach
+	@scripts/next-steps $(BIN) $(NAME)
+
+down: ## stop the cluster; its state stays
+	@[ ! -x $(BIN) ] || $(SUDO) $(BIN) down --name $(NAME)
+
+clean: ## stop the cluster and remove every trace of it and of the build
+	@[ ! -x $(BIN) ] || $(SUDO) $(BIN) delete --name $(NAME)
+	rm -rf bin $(CNI)
+
+check: $(CNI) ## the inner loop: vet, static analysis, unit tests (<= 5 minutes warm)
+	go vet ./...
+	go test -race $(RACE)
+	go test -short $(HEAVY)
+
+lint: ## static analysis: go vet, staticcheck, gofmt
+	@test -z "$$(gofmt -l cmd internal test bench | tee /dev/stderr)" || { echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+test: ## everything that CI runs (<= 45 minutes cold)
+	@scripts/test
+
+test-netns: ## the real-kernel tests, in network namespaces of their own
+	go test -count=1 ./test/netns/... ./internal/nfnl/... ./internal/dataplane/...
+
+test-walkthrough: build ## the articles, step by step, on real containers
+	MINATO_BIN=$(CURDIR)/$(BIN) go test -count=1 -timeout 30m ./test/walkthrough/...
+
+images: ## make the test images from Debian packages
+	go run ./test/images
+
+cross: ## build for linux/arm64
+	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/minato-cni
+	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/minato
+
+bench: ## measure, and print the rows of bench/RESULTS.md
+	bench/run

@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"net/url"
+
+	"github.com/spf13/cobra"
+)
+
+func statusCommand(o *options) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use: "status", Short: "Show what every component has reached", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return o.get(c.Context(), "/status", url.Values{"output": {output}}, c.OutOrStdout())
+		},
+	}
+	outputFlag(c, &output)
+	return c
+}
+
+func showCommand(o *options) *cobra.Command {
+	var node, output string
+	c := &cobra.Command{
+		Use:       "show services|frontends|nftables|dns [NAMESPACE/NAME]",
+		Short:     "Show what the Services come to on a node",
+		ValidArgs: []string{"services", "frontends", "nftables", "dns"},
+		Args:      cobra.RangeArgs(1, 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			q := url.Values{"node": {node}, "output": {output}}
+			if len(args) == 2 {
+				q.Set("selector", args[1])
+			}
+			return o.get(c.Context(), "/show/"+url.PathEscape(args[0]), q, c.OutOrStdout())
+		},
+	}
+	nodeFlag(c, &node)
+	outputFlag(c, &output)
+	return c
+}
+
+func diffCommand(o *options) *cobra.Command {
+	var node, output string
+	c := &cobra.Command{
+		Use:   "diff",
+		Short: "Compare what the kernel holds with what it should; nothing printed means equal",
+		Long:  "Reads the kernel's maps of every node and compares them with the plan. Exit 0: equal, 1: not.",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return o.get(c.Context(), "/diff", url.Values{"node": {node}, "output": {output}}, c.OutOrStdout())
+		},
+	}
+	nodeFlag(c, &node)
+	outputFlag(c, &output)
+	return c
+}
+
+func explainCommand(o *options) *cobra.Command {
+	var from, protocol, output string
+	c := &cobra.Command{
+		Use:   "explain DEST",
+		Short: "Say where a connection goes, and why",
+		Long: "DEST is name:port, address:port, a URL or a bare name.\n" +
+			"Exit 0: delivered, 3: refused, 4: dropped, 5: no such name.",
+		Example: "  minato explain nginx:80 --from pod/default/debugger\n  minato explain 172.30.0.11:30080 --from lan",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			q := url.Values{"dest": args, "from": {from}, "protocol": {protocol}, "output": {output}}
+			return o.get(c.Context(), "/explain", q, c.OutOrStdout())
+		},
+	}
+	c.Flags().StringVar(&from, "from", "", "pod/NAMESPACE/NAME, node/NAME, lan or an address (default: a pod of namespace default)")
+	c.Flags().StringVar(&protocol, "protocol", "tcp", "tcp, udp or sctp")
+	outputFlag(c, &output)
+	return c
+}
+
+func nodeFlag(c *cobra.Command, node *string) {
+	c.Flags().StringVar(node, "node", "", "of which node (default: the first for show, all for diff)")
+}
+
+func outputFlag(c *cobra.Command, output *string) {
+	c.Flags().StringVarP(output, "output", "o", "text", "text or json")
+}

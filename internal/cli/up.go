@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"minato/internal/instance"
+	"minato/internal/run"
+)
+
+// upFlags are the flags of `minato up` as written.
+type upFlags struct {
+	nodes                          int
+	node                           []string
+	host, detach                   bool
+	nodeCIDR, podCIDR, serviceCIDR string
+	domain, kubeconfig, logLevel   string
+	apiPort                        uint16
+	upstreamDNS                    []string
+}
+
+func upCommand(o *options) *cobra.Command {
+	f := &upFlags{}
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Start a cluster on this machine",
+		Long: "Starts an embedded Kubernetes API, virtual nodes and a private containerd, and the Service layer on every node.\n" +
+			"A second start takes up the state and the running containers of the first. Ctrl-C ends it as `minato down` does.",
+		Example: "  sudo minato up --detach\n  sudo minato up --name lab --node-cidr 172.31.0.0/24 --pod-cidr 10.245.0.0/16 --service-cidr 10.112.0.0/12",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			inst, err := o.instance()
+			if err != nil {
+				return err
+			}
+			if err := needRoot("up" + o.nameFlag()); err != nil {
+				return err
+			}
+			cfg, err := f.config(c, inst)
+			if err != nil {
+				return err
+			}
+			if f.detach {
+				return detach(c.Context(), inst, os.Args[1:], c.ErrOrStderr())
+			}
+			return foreground(c.Context(), inst, cfg, f.logLevel, c.ErrOrStderr())
+		},
+	}
+	fl := c.Flags()
+	fl.BoolVarP(&f.detach, "detach", "d", false, "start in the background and return when it is ready")
+	fl.IntVar(&f.nodes, "nodes", instance.DefaultNodes, "number of nodes, named node1, node2, ...")
+	fl.StringArrayVar(&f.node, "node", nil, "a node as NAME or NAME=ADDRESS, instead of --nodes (may be repeated)")
+	fl.StringVar(&f.nodeCIDR, "node-cidr", instance.DefaultNodeCIDR, "network of the nodes; its first address is the host's")
+	fl.StringVar(&f.podCIDR, "pod-cidr", instance.DefaultPodCIDR, "range of pod addresses, a /24 for each node")
+	fl.StringVar(&f.serviceCIDR, "service-cidr", instance.DefaultServiceCIDR, "range of ClusterIPs")
+	fl.StringVar(&f.domain, "cluster-domain", instance.DefaultClusterDomain, "DNS domain of the cluster")
+	fl.Uint16Var(&f.apiPort, "api-port", 0, "port of the Kubernetes API (default 6443, or the next free one)")
+	fl.StringSliceVar(&f.upstreamDNS, "upstream-dns", nil, "DNS servers for names outside the cluster (default: the host's resolv.conf)")
+	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig to add the cluster to (default $KUBECONFIG or ~/.kube/config)")
+	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	return c
+}
+
+// config is what was asked for. An instance that exists keeps what is not said; what cannot be changed is refused.
+func (f *upFlags) config(c *cobra.Command, inst instance.Instance) (instance.Config, error) {
+	var want instance.Config
+	old, exists, err := inst.Load()
+	if err != nil {
+		return want, err
+	}
+	changed := c.Flags().Changed
+	if exists {
+		want = old
+	}
+	if changed("nodes") || changed("node") {
+		want.Nodes = nil
+	}
+	for _, p := range []struct {
+		flag, text string
+		prefix     *netip.Prefix
+	}{{"node-cidr", f.nodeCIDR, &want.NodeCIDR}, {"pod-cidr", f.podCIDR, &want.PodCIDR}, {"service-cidr", f.serviceCIDR, &want.ServiceCIDR}} {
+		if exists && !changed(p.flag) {
+			continue
+		}
+		if *p.prefix, err = netip.ParsePrefix(p.text); err != nil {
+			return want, &exitError{exitUsage, fmt.Errorf("give --%s a range such as 10.0.0.0/16: %q is none", p.flag, p.text)}
+		}
+	}
+	if !exists || changed("cluster-domain") {
+		want.ClusterDomain = f.domain
+	}
+	if changed("api-port") {
+		want.APIPort = f.apiPort
+	}
+	if changed("upstream-dns") {
+		want.UpstreamDNS = f.upstreamDNS
+	}
+	if want.Kubeconfig == "" || changed("kubeconfig") {
+		want.Kubeconfig = kubeconfigPath(f.kubeconfig)
+	}
+	if want.Nodes, err = f.parseNodes(want.Nodes); err != nil {
+		return want, &exitError{exitUsage, err}
+	}
+	if want, err = want.Complete(f.nodes); err != nil {
+		return want, &exitError{exitUsage, err}
+	}
+	if flag := old.Changed(want); exists && flag != "" {
+		return want, fmt.Errorf("delete the instance first (minato delete%s), or leave %s out: it was made with another value",
+			nameFlag(inst), flag)
+	}
+	return want, nil
+}
+
+func (f *upFlags) parseNodes(nodes []instance.Node) ([]instance.Node, error) {
+	for _, text := range f.node {
+		name, addr, given := strings.Cut(text, "=")
+		n := instance.Node{Name: name}
+		if given {
+			a, err := netip.ParseAddr(addr)
+			if err != nil {
+				return nil, fmt.Errorf("give --node as NAME or NAME=ADDRESS: %q has no address: %w", text, err)
+			}
+			n.Addr = a
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes, nil
+}
+
+func nameFlag(i instance.Instance) string { return (&options{name: i.Name}).nameFlag() }
+
+var _ = run.Up

@@ -1,0 +1,171 @@
+// Package instance is what is asked of one `minato up` and where it keeps its things: the configuration, and every
+// name and path that derives from the instance's name.
+//
+// Two instances of different names share nothing: state folder, run folder, lock, control socket, network namespaces,
+// cgroups, links and tables are all derived here.
+//
+// It starts nothing and creates no network; it reads and writes only the instance's own configuration file.
+package instance
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultName is the name of the instance where none is given.
+const DefaultName = "minato"
+
+// Instance locates one instance. It is a value; making one touches nothing.
+type Instance struct {
+	Name     string
+	StateDir string // survives a reboot, 0700
+	RunDir   string // sockets and pid files, gone with a reboot
+}
+
+var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+
+// New derives the instance of a name. An empty stateDir means the folder where it was brought up last, or the
+// default one.
+func New(name, stateDir string) (Instance, error) {
+	if !validName.MatchString(name) {
+		return Instance{}, fmt.Errorf("choose a --name of at most 32 lower-case letters, digits and dashes: %q is none", name)
+	}
+	i := Instance{Name: name, RunDir: filepath.Join("/run/minato", name)}
+	switch known, err := os.ReadFile(i.stateDirFile()); {
+	case stateDir != "":
+		abs, err := filepath.Abs(stateDir)
+		if err != nil {
+			return Instance{}, fmt.Errorf("find --state-dir: %w", err)
+		}
+		i.StateDir = abs
+	case err == nil:
+		i.StateDir = string(known)
+	default:
+		i.StateDir = filepath.Join("/var/lib/minato", name)
+	}
+	return i, nil
+}
+
+func (i Instance) stateDirFile() string { return filepath.Join(i.RunDir, "state-dir") }
+
+// ControlSocket is where the running instance answers: HTTP over a unix socket.
+func (i Instance) ControlSocket() string { return filepath.Join(i.RunDir, "control.sock") }
+
+// Kubeconfig is the instance's own copy; --kubeconfig names a second place.
+func (i Instance) Kubeconfig() string { return filepath.Join(i.StateDir, "kubeconfig") }
+
+// LogFile is where a detached instance writes.
+func (i Instance) LogFile() string { return filepath.Join(i.StateDir, "minato.log") }
+
+// ContainerdDir and ContainerdRunDir hold the private containerd's root and its sockets.
+func (i Instance) ContainerdDir() string    { return filepath.Join(i.StateDir, "containerd") }
+func (i Instance) ContainerdRunDir() string { return filepath.Join(i.RunDir, "containerd") }
+
+// ImagesDir holds loaded images.
+func (i Instance) ImagesDir() string { return filepath.Join(i.StateDir, "images") }
+
+// CgroupRoot is the parent of all pods' cgroups, as a path below every hierarchy's mount point.
+func (i Instance) CgroupRoot() string { return "/minato-" + i.Name }
+
+// KubeContext is the name of the context in a kubeconfig.
+func (i Instance) KubeContext() string {
+	if i.Name == DefaultName {
+		return DefaultName
+	}
+	return "minato-" + i.Name
+}
+
+// MakeDirs makes the state and run folders and remembers in the run folder where the state is.
+func (i Instance) MakeDirs() error {
+	if err := os.MkdirAll(i.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make the state folder: %w", err)
+	}
+	if err := os.MkdirAll(i.RunDir, 0o755); err != nil {
+		return fmt.Errorf("make the run folder: %w", err)
+	}
+	if err := os.WriteFile(i.stateDirFile(), []byte(i.StateDir), 0o644); err != nil {
+		return fmt.Errorf("remember the state folder: %w", err)
+	}
+	return nil
+}
+
+// ErrRunning says that another process has the instance.
+var ErrRunning = errors.New("already running")
+
+// Lock takes the instance for this process until the returned function is called or the process ends. It fails with
+// ErrRunning when another process has it.
+func (i Instance) Lock() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(i.RunDir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("instance %s: %w", i.Name, ErrRunning)
+		}
+		return nil, fmt.Errorf("take the lock: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// Node is one node as asked for.
+type Node struct {
+	Name string     `json:"name"`
+	Addr netip.Addr `json:"addr"`
+}
+
+// Config is what the user asked for, complete: Default fills what was left out.
+type Config struct {
+	Nodes         []Node       `json:"nodes"`
+	Host          bool         `json:"host,omitempty"` // one node which is the host's own namespace
+	NodeCIDR      netip.Prefix `json:"nodeCIDR"`
+	PodCIDR       netip.Prefix `json:"podCIDR"`
+	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
+	ClusterDomain string       `json:"clusterDomain"`
+	APIPort       uint16       `json:"apiPort"`
+	UpstreamDNS   []string     `json:"upstreamDNS,omitempty"` // empty: the host's resolv.conf
+	Kubeconfig    string       `json:"kubeconfig,omitempty"`  // where to write a second kubeconfig
+}
+
+func (i Instance) configFile() string { return filepath.Join(i.StateDir, "instance.json") }
+
+// Load reads the configuration with which the instance was made; ok is false when there is none.
+func (i Instance) Load() (c Config, ok bool, err error) {
+	b, err := os.ReadFile(i.configFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, false, nil
+	}
+	if err != nil {
+		return Config{}, false, fmt.Errorf("read the instance's configuration: %w", err)
+	}
+	if err := json.Unmarshal(b, &c); err != nil {
+		return Config{}, false, fmt.Errorf("remove the instance (minato delete --name %s): its configuration %s is not readable: %w",
+			i.Name, i.configFile(), err)
+	}
+	return c, true, nil
+}
+
+// Save writes the configuration, whole or not at all.
+func (i Instance) Save(c Config) error {
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the instance's configuration: %w", err)
+	}
+	tmp := i.configFile() + ".new"
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return fmt.Errorf("write the instance's configuration: %w", err)
+	}
+	if err := os.Rename(tmp, i.configFile()); err != nil {
+		return fmt.Errorf("write the instance's configuration: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Client asks the control socket of a running instance.
+type Client struct{ http http.Client }
+
+// NewClient asks at the socket. It connects at the first request.
+func NewClient(socket string) *Client {
+	return &Client{http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// ErrNotRunning says that nobody answers at the socket.
+var ErrNotRunning = errors.New("the instance is not running")
+
+// Get writes the answer to out and returns the exit code that the instance asked for.
+func (c *Client) Get(ctx context.Context, path string, q url.Values, out io.Writer) (exit int, err error) {
+	res, err := c.do(ctx, http.MethodGet, path, q, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(out, res.Body); err != nil {
+		return 0, fmt.Errorf("read the answer: %w", err)
+	}
+	exit, _ = strconv.Atoi(res.Header.Get(ExitHeader)) // absent: 0
+	return exit, nil
+}
+
+// Nodes lists the nodes of the instance.
+func (c *Client) Nodes(ctx context.Context) (nodes []Node, err error) {
+	return nodes, c.json(ctx, http.MethodGet, "/nodes", nil, &nodes)
+}
+
+// Images lists the loaded images.
+func (c *Client) Images(ctx context.Context) (images []string, err error) {
+	return images, c.json(ctx, http.MethodGet, "/images", nil, &images)
+}
+
+// Load sends an image archive and returns the names of the images in it.
+func (c *Client) Load(ctx context.Context, r io.Reader) (images []string, err error) {
+	return images, c.json(ctx, http.MethodPost, "/images", r, &images)
+}
+
+func (c *Client) json(ctx context.Context, method, path string, body io.Reader, v any) error {
+	res, err := c.do(ctx, method, path, nil, body)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(v); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://minato"+path+"?"+q.Encode(), body)
+	if err != nil {
+		return nil, fmt.Errorf("ask the instance: %w", err)
+	}
+	res, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, ErrNotRunning
+	case err != nil:
+		return nil, fmt.Errorf("ask the instance: %w", err)
+	case res.StatusCode != http.StatusOK:
+		defer res.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+		return nil, errors.New(strings.TrimSpace(string(text)))
+	}
+	return res, nil
+}

@@ -1,0 +1,167 @@
+// Package web is the control socket of a running instance: HTTP over a unix socket, asked by the CLI and by the CNI
+// plugin. What it serves is handed over by run as functions, so it knows neither plans nor appliers.
+//
+// It does not authenticate: the socket's file mode does. It changes nothing by itself.
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+)
+
+// Node is what `minato node list` shows, and where `minato node exec` enters.
+type Node struct {
+	Name  string `json:"name"`
+	Addr  string `json:"addr"`
+	Netns string `json:"netns"` // mount point; empty: the host's own
+	Ready bool   `json:"ready"`
+}
+
+// ExitHeader carries the exit code that the CLI ends with, where a verb has more than two.
+const ExitHeader = "X-Minato-Exit"
+
+// Query is what a request asks for, in words of the command line.
+type Query struct {
+	Node     string // of which node; empty: the first
+	From     string // explain: where the connection starts
+	Protocol string
+	JSON     bool
+	Selector string // show: only this Service
+}
+
+// Backend is what a running instance offers. Every function may be called at any time and concurrently.
+type Backend struct {
+	Status  func(ctx context.Context, q Query, w io.Writer) error
+	Nodes   func(ctx context.Context) ([]Node, error)
+	Show    func(ctx context.Context, what string, q Query, w io.Writer) error
+	Diff    func(ctx context.Context, q Query, w io.Writer) (exit int, err error)
+	Explain func(ctx context.Context, dest string, q Query, w io.Writer) (exit int, err error)
+	Images  func(ctx context.Context) ([]string, error)
+	Load    func(ctx context.Context, r io.Reader) ([]string, error)
+	CNI     http.Handler
+	Metrics http.Handler
+}
+
+// ErrNotFound marks an error that means: what was asked for is not there.
+var ErrNotFound = errors.New("not found")
+
+// Serve answers on the socket at path until ctx ends, then waits for requests under way. The socket belongs to uid.
+func Serve(ctx context.Context, path string, uid int, b Backend) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("clear the control socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("open the control socket: %w", err)
+	}
+	if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, -1)); err != nil {
+		l.Close()
+		return fmt.Errorf("give the control socket to its user: %w", err)
+	}
+	srv := &http.Server{Handler: b.routes(), ReadHeaderTimeout: 10 * time.Second}
+	stopped := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		err := srv.Shutdown(grace)
+		if err != nil {
+			err = srv.Close()
+		}
+		stopped <- err
+	}()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the control socket: %w", err)
+	}
+	return <-stopped
+}
+
+func (b Backend) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, b.Status(r.Context(), query(r), w))
+	})
+	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, r *http.Request) {
+		nodes, err := b.Nodes(r.Context())
+		replyJSON(w, nodes, err)
+	})
+	mux.HandleFunc("GET /show/{what}", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, b.Show(r.Context(), r.PathValue("what"), query(r), w))
+	})
+	mux.HandleFunc("GET /diff", func(w http.ResponseWriter, r *http.Request) {
+		withExit(w, func(out io.Writer) (int, error) { return b.Diff(r.Context(), query(r), out) })
+	})
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+		withExit(w, func(out io.Writer) (int, error) {
+			return b.Explain(r.Context(), r.URL.Query().Get("dest"), query(r), out)
+		})
+	})
+	mux.HandleFunc("GET /images", func(w http.ResponseWriter, r *http.Request) {
+		images, err := b.Images(r.Context())
+		replyJSON(w, images, err)
+	})
+	mux.HandleFunc("POST /images", func(w http.ResponseWriter, r *http.Request) {
+		images, err := b.Load(r.Context(), r.Body)
+		replyJSON(w, images, err)
+	})
+	if b.CNI != nil {
+		mux.Handle("POST /cni", b.CNI)
+	}
+	if b.Metrics != nil {
+		mux.Handle("GET /metrics", b.Metrics)
+	}
+	return mux
+}
+
+func query(r *http.Request) Query {
+	v := r.URL.Query()
+	return Query{Node: v.Get("node"), From: v.Get("from"), Protocol: v.Get("protocol"),
+		JSON: v.Get("output") == "json", Selector: v.Get("selector")}
+}
+
+// reply ends an answer that was written as it came: an error after the first byte cannot change the status.
+func reply(w http.ResponseWriter, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), code(err))
+	}
+}
+
+func code(err error) int {
+	if errors.Is(err, ErrNotFound) {
+		return http.StatusNotFound
+	}
+	return http.StatusInternalServerError
+}
+
+func replyJSON(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		reply(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client went away: nobody to tell
+}
+
+// withExit buffers what f writes, because the exit code goes into a header.
+func withExit(w http.ResponseWriter, f func(io.Writer) (int, error)) {
+	var buf writer
+	exit, err := f(&buf)
+	if err != nil {
+		reply(w, err)
+		return
+	}
+	w.Header().Set(ExitHeader, strconv.Itoa(exit))
+	_, _ = w.Write(buf)
+}
+
+type writer []byte
+
+func (b *writer) Write(p []byte) (int, error) { *b = append(*b, p...); return len(p), nil }
