@@ -16,6 +16,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,13 +99,45 @@ func (i Instance) MakeDirs() error {
 	return nil
 }
 
+// CNISocket is where the CNI plugin asks: for root alone, because a request names a path that is entered as root.
+func (i Instance) CNISocket() string { return filepath.Join(i.RunDir, "cni.sock") }
+
+// Remove removes the state folder. It refuses a folder that does not look like an instance's.
+func (i Instance) Remove() error {
+	if _, err := os.Stat(i.configFile()); errors.Is(err, fs.ErrNotExist) {
+		if entries, err := os.ReadDir(i.StateDir); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil || len(entries) > 0 {
+			return fmt.Errorf("remove %s yourself if it is yours to remove: it has no instance in it", i.StateDir)
+		}
+	}
+	if err := os.RemoveAll(i.StateDir); err != nil {
+		return fmt.Errorf("remove the state: %w", err)
+	}
+	return nil
+}
+
 // ErrRunning says that another process has the instance.
 var ErrRunning = errors.New("already running")
+
+func (i Instance) lockFile() string { return filepath.Join(i.RunDir, "lock") }
+
+// Holder is the process that has the lock, or had it last.
+func (i Instance) Holder() (pid int, err error) {
+	b, err := os.ReadFile(i.lockFile())
+	if err != nil {
+		return 0, fmt.Errorf("read the lock: %w", err)
+	}
+	if pid, err = strconv.Atoi(strings.TrimSpace(string(b))); err != nil {
+		return 0, fmt.Errorf("read the lock: %w", err)
+	}
+	return pid, nil
+}
 
 // Lock takes the instance for this process until the returned function is called or the process ends. It fails with
 // ErrRunning when another process has it.
 func (i Instance) Lock() (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(i.RunDir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(i.lockFile(), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
@@ -114,7 +148,16 @@ func (i Instance) Lock() (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("take the lock: %w", err)
 	}
+	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("sign the lock: %w", err)
+	}
 	return func() { f.Close() }, nil
+}
+
+func writePID(f *os.File) error {
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	return err
 }
 
 // Node is one node as asked for.
