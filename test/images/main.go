@@ -1,6 +1,6 @@
 // Command images makes the container images of the walkthroughs as docker-archive files, for `minato image load`.
 //
-//	go run ./test/images -out DIR [NAME...]
+//	go run ./test/images [-out DIR] [NAME...]
 //
 // Packages come from the Debian archive that this machine's apt is set up for, and are kept in a cache folder. It needs no
 // root and no registry, and it loads nothing.
@@ -30,13 +30,10 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("images", flag.ContinueOnError)
-	dir := flags.String("out", "", "folder for the images (needed)")
+	dir := flags.String("out", "", "folder to copy the images to (default: none, they stay in the cache folder)")
 	cache := flags.String("cache", "", "folder for downloads and finished images (default: minato/images in the user's cache folder)")
 	if err := flags.Parse(args); err != nil {
 		return err
-	}
-	if *dir == "" {
-		return fmt.Errorf("say where to put the images: -out DIR")
 	}
 	if *cache == "" {
 		var err error
@@ -48,30 +45,34 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(names) == 0 {
 		names = recipe.Names()
 	}
-	if err := os.MkdirAll(*dir, 0o755); err != nil {
-		return fmt.Errorf("make %s: %w", *dir, err)
-	}
 	made, err := recipe.Tars(ctx, *cache, names...)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		file := filepath.Join(*dir, strings.NewReplacer("/", "_", ":", "_").Replace(name)+".tar")
-		if err := copyFile(file, made[name]); err != nil {
-			return err
+		file := made[name]
+		if *dir != "" {
+			if file, err = copyTo(*dir, name, file); err != nil {
+				return err
+			}
 		}
-		fmt.Fprintln(out, file)
+		fmt.Fprintln(out, name, file)
 	}
 	return nil
 }
 
-func copyFile(to, from string) error {
-	content, err := os.ReadFile(from)
+// copyTo gives the image's file a name that says what it is.
+func copyTo(dir, name, file string) (string, error) {
+	content, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("read image: %w", err)
+		return "", fmt.Errorf("read image: %w", err)
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("make folder for images: %w", err)
+	}
+	to := filepath.Join(dir, strings.NewReplacer("/", "_", ":", "_").Replace(name)+".tar")
 	if err := os.WriteFile(to, content, 0o644); err != nil {
-		return fmt.Errorf("write image: %w", err)
+		return "", fmt.Errorf("write image: %w", err)
 	}
-	return nil
+	return to, nil
 }
