@@ -1,0 +1,110 @@
+// Package apply takes a node to the newest snapshot, in phases whose order keeps one promise: a name never resolves
+// to an address that is not programmed.
+//
+//	withdraw   Publishers stop naming what goes
+//	program    Programmers make what is new work, and delete nothing that may still be named
+//	publish    Publishers name what is new, except Services whose programming failed
+//	reap       Programmers delete what is gone
+//
+// A Loop does this for one node: it waits for changes to come to rest, tries again after errors, and now and then
+// has the kernel read again. Programs may return the Services that failed; those keep their previous records, the
+// others go on.
+//
+// It knows no kernel, no DNS and no Kubernetes; what is reached goes to a status.Board, which nobody here reads.
+package apply
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"minato/internal/model"
+	"minato/internal/status"
+)
+
+// Programmer makes addresses work: the dataplane.
+type Programmer interface {
+	Name() string
+	// Program brings up everything of next. It may change and add; what next no longer has it leaves to Reap. A
+	// Service in failed keeps what was programmed for it before. An err says that nothing can be relied on.
+	Program(ctx context.Context, next *model.Snapshot) (failed map[model.ServiceName]error, err error)
+	// Reap deletes what next does not have. It is called only after every Publisher has withdrawn it.
+	Reap(ctx context.Context, next *model.Snapshot) error
+}
+
+// Publisher tells clients of addresses: DNS, announcements, Ingress.
+type Publisher interface {
+	Name() string
+	// Withdraw drops every address of every record that next does not have.
+	Withdraw(ctx context.Context, next *model.Snapshot) error
+	// Publish takes over next. A Service that is held keeps the records which it has after Withdraw.
+	Publish(ctx context.Context, next *model.Snapshot, held func(model.ServiceName) bool) error
+}
+
+// Observer is a Programmer that can read the kernel again. The next Program then repairs what differs.
+type Observer interface {
+	Observe(ctx context.Context) error
+}
+
+// Source has the newest snapshot; source.Builder is one.
+type Source interface {
+	Current() *model.Snapshot
+	Subscribe() (changed <-chan struct{}, cancel func())
+}
+
+// Config is what a Loop works with. All but the times must be set; Programmers and Publishers may be empty.
+type Config struct {
+	Source      Source
+	Node        model.Node // Name and Netns; the rest stands in until the API says it
+	Programmers []Programmer
+	Publishers  []Publisher
+	Board       *status.Board
+	Log         *slog.Logger
+
+	Idle, Max          time.Duration // how long changes must be quiet, and how long that may take: 1 ms, 10 ms
+	RetryMin, RetryMax time.Duration // back-off after errors: 100 ms doubling to 30 s
+	ObserveEvery       time.Duration // 1 min
+}
+
+func (c *Config) defaults() {
+	set := func(d *time.Duration, to time.Duration) {
+		if *d == 0 {
+			*d = to
+		}
+	}
+	set(&c.Idle, time.Millisecond)
+	set(&c.Max, 10*time.Millisecond)
+	set(&c.RetryMin, 100*time.Millisecond)
+	set(&c.RetryMax, 30*time.Second)
+	set(&c.ObserveEvery, time.Minute)
+}
+
+// heldError is how a Publisher that waits for a Programmer shows on the Board.
+type heldError int
+
+func (n heldError) Error() string {
+	return fmt.Sprintf("%d Services keep their previous records until they are programmed", int(n))
+}
+
+// failedError is the Services that a Programmer could not program.
+type failedError map[model.ServiceName]error
+
+func (f failedError) Error() string {
+	const shown = 3
+	names := make([]model.ServiceName, 0, len(f))
+	for n := range f {
+		names = append(names, n)
+	}
+	slices.SortFunc(names, model.ServiceName.Compare)
+	var parts []string
+	for _, n := range names[:min(shown, len(names))] {
+		parts = append(parts, fmt.Sprintf("%s: %v", n, f[n]))
+	}
+	if more := len(names) - shown; more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more Services", more))
+	}
+	return strings.Join(parts, "; ")
+}
