@@ -1,0 +1,79 @@
+//go:build linux
+
+// Package cgroup removes the cgroups that the runtime makes for pods, in every hierarchy: the runtime makes the
+// parents that it is told, and never removes them.
+//
+// It does not make cgroups, set limits or move processes: runc does.
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Remove removes the cgroup at path, as "/minato/pod1", and all below it, in every mounted hierarchy, version 1
+// and 2. What is not there is no error. A process that is just ending keeps its cgroup busy for a moment, which is
+// waited for; a living one is an error that wraps EBUSY.
+func Remove(path string) error {
+	if clean := filepath.Clean("/" + path); clean == "/" {
+		return fmt.Errorf("refusing to remove the root cgroup")
+	}
+	roots, err := hierarchies()
+	if err != nil {
+		return fmt.Errorf("finding cgroup hierarchies: %w", err)
+	}
+	var errs []error
+	for _, root := range roots {
+		errs = append(errs, removeTree(filepath.Join(root, path)))
+	}
+	return errors.Join(errs...)
+}
+
+// hierarchies is where cgroup file systems are mounted.
+func hierarchies() ([]string, error) {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return nil, err
+	}
+	var points []string
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 2 && (f[2] == "cgroup" || f[2] == "cgroup2") {
+			points = append(points, f[1])
+		}
+	}
+	return points, nil
+}
+
+func removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		if err := removeTree(filepath.Join(dir, entry.Name())); err != nil {
+			return err
+		}
+	}
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
+		err := unix.Rmdir(dir)
+		if err == nil || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return &fs.PathError{Op: "remove cgroup", Path: dir, Err: err}
+		}
+	}
+}
