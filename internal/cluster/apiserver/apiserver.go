@@ -1,0 +1,154 @@
+// Package apiserver is the Kubernetes API of one machine: upstream's own REST
+// registries, admission and authorization on a bare k8s.io/apiserver, with an etcd
+// inside this process. docs/decisions/0001-embedded-api.md says why so and not
+// otherwise. It runs no controllers and no scheduler, and it creates no Nodes.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"minato/internal/cluster/apiserver/kubeversion"
+	"minato/internal/cluster/apiserver/pki"
+	"minato/internal/cluster/apiserver/store"
+)
+
+// Config is everything the API needs to know. All fields must be set.
+type Config struct {
+	// Dir is the instance's state folder; etcd and pki are kept below it.
+	Dir string
+	// Listeners are served together with TLS. The first must be reachable from this
+	// process; the components in it use it. The Server closes them, even if Start fails.
+	Listeners []net.Listener
+	// Advertise is the endpoint of default/kubernetes, as pods and nodes reach it.
+	Advertise netip.AddrPort
+	// ServiceCIDR gives ClusterIPs; its first address is the kubernetes Service's.
+	ServiceCIDR netip.Prefix
+	// DNSAddr is the ClusterIP of kube-system/kube-dns, inside ServiceCIDR.
+	DNSAddr netip.Addr
+	// ClusterDomain is the DNS zone of the cluster, without a final dot.
+	ClusterDomain string
+	// NodePorts is the range for NodePort Services.
+	NodePorts PortRange
+	// Dial connects to kubelets, pods and Services. It is called concurrently.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	Log  *slog.Logger
+}
+
+// PortRange is from First to Last, both included.
+type PortRange struct{ First, Last uint16 }
+
+// Server is a running API. Its methods are safe for concurrent use.
+type Server struct {
+	cfg       Config
+	store     *store.Store
+	pki       *pki.Authority
+	loopback  *rest.Config
+	client    kubernetes.Interface
+	informers informers.SharedInformerFactory
+	crds      *apiextensions.CustomResourceDefinitions
+
+	cancel  context.CancelFunc
+	running sync.WaitGroup // the API and everything that talks to it
+	stop    sync.Once
+	done    chan struct{}
+	err     error // valid after done is closed
+}
+
+// Start opens the store, fills it at the first start, and serves. It returns when
+// requests are taken; Ready waits for the rest. The API stops, and after it the
+// store, when ctx ends or Stop is called. A second instance on the same Dir gets
+// store.ErrLocked. One process can run one API: upstream keeps settings in globals.
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	s := &Server{cfg: cfg, done: make(chan struct{})}
+	if err := s.start(ctx); err != nil {
+		for _, l := range cfg.Listeners {
+			l.Close()
+		}
+		if s.store != nil {
+			s.store.Stop()
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context) error {
+	if len(s.cfg.Listeners) == 0 {
+		return errors.New("the API needs at least one listener")
+	}
+	if err := kubeversion.Set(); err != nil {
+		return err
+	}
+	if err := setFeatures(); err != nil {
+		return err
+	}
+	var err error
+	if s.pki, err = pki.Open(filepath.Join(s.cfg.Dir, "pki")); err != nil {
+		return err
+	}
+	if s.store, err = store.Start(ctx, store.Config{Dir: filepath.Join(s.cfg.Dir, "etcd"), Log: s.cfg.Log}); err != nil {
+		return err
+	}
+	generic, err := s.build(ctx)
+	if err != nil {
+		return err
+	}
+	s.run(ctx, generic)
+	return nil
+}
+
+// run owns the goroutines of the server until the store is closed.
+func (s *Server) run(ctx context.Context, generic *genericapiserver.GenericAPIServer) {
+	ctx, s.cancel = context.WithCancel(ctx)
+	prepared := generic.PrepareRun()
+	s.running.Go(func() {
+		defer s.cancel()
+		if err := prepared.RunWithContext(ctx); err != nil {
+			s.err = fmt.Errorf("running the API: %w", err)
+		}
+	})
+	s.running.Go(func() { s.keepServices(ctx) })
+	go func() {
+		var failed error
+		select {
+		case failed = <-s.store.Failed():
+			s.cancel()
+		case <-ctx.Done():
+		}
+		s.running.Wait()
+		s.store.Stop()
+		if failed != nil {
+			s.err = errors.Join(s.err, fmt.Errorf("running the store: %w", failed))
+		}
+		close(s.done)
+	}()
+}
+
+// Stop ends the API, then the store, and waits for both.
+func (s *Server) Stop() error {
+	s.stop.Do(s.cancel)
+	return s.Wait()
+}
+
+// Wait blocks until API and store have ended, and returns why if it was not asked for.
+func (s *Server) Wait() error {
+	<-s.done
+	return s.err
+}
+
+// shutdownTimeout bounds how long the API waits for requests when it stops.
+const shutdownTimeout = 3 * time.Second

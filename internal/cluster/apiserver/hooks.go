@@ -1,0 +1,34 @@
+package apiserver
+
+import (
+	"fmt"
+	"time"
+
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	ipallocatorcontroller "k8s.io/kubernetes/pkg/registry/core/service/ipallocator/controller"
+)
+
+// repairInterval is upstream's for the check of ClusterIPs.
+const repairInterval = 3 * time.Minute
+
+// addHooks adds what runs inside the API server once it listens.
+func (s *Server) addHooks(server *genericapiserver.GenericAPIServer) error {
+	// Frees addresses whose Service was never made because of a crash.
+	repair := ipallocatorcontroller.NewRepairIPAddress(repairInterval, s.client,
+		s.informers.Core().V1().Services(), s.informers.Networking().V1().ServiceCIDRs(), s.informers.Networking().V1().IPAddresses())
+	hooks := map[string]genericapiserver.PostStartHookFunc{
+		"storage-readiness": server.StorageReadinessHook.Hook,
+		"repair-cluster-ips": func(h genericapiserver.PostStartHookContext) error {
+			stop := make(chan struct{})
+			s.running.Go(func() { <-h.Done(); close(stop) })
+			s.running.Go(func() { repair.RunUntil(func() {}, stop) })
+			return nil
+		},
+	}
+	for name, hook := range hooks {
+		if err := server.AddPostStartHook(name, hook); err != nil {
+			return fmt.Errorf("adding the hook %s: %w", name, err)
+		}
+	}
+	return nil
+}

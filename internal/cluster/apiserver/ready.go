@@ -1,0 +1,56 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Ready waits until /readyz is good and the kubernetes Service is there. The error
+// of an ended ctx names what it still waited for.
+func (s *Server) Ready(ctx context.Context) error {
+	for {
+		waiting := s.Waiting(ctx)
+		if len(waiting) == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-s.done:
+			return fmt.Errorf("the API ended before it was ready: %w", s.err)
+		case <-ctx.Done():
+			return fmt.Errorf("the API waits for %s: %w", strings.Join(waiting, ", "), ctx.Err())
+		}
+	}
+}
+
+// Waiting names what the API waits for before it is ready: checks of /readyz, or the
+// Service kubernetes. It is empty when all is done.
+func (s *Server) Waiting(ctx context.Context) []string {
+	body, err := s.client.Discovery().RESTClient().Get().AbsPath("/readyz").Param("verbose", "").DoRaw(ctx)
+	if err != nil {
+		if failed := failedChecks(string(body)); len(failed) > 0 {
+			return failed
+		}
+		return []string{"its listeners"}
+	}
+	if _, err := s.client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{}); err != nil {
+		return []string{"Service kubernetes"}
+	}
+	return nil
+}
+
+// failedChecks reads the lines "[-]name failed: ..." of /readyz?verbose.
+func failedChecks(body string) []string {
+	var names []string
+	for line := range strings.Lines(body) {
+		if name, ok := strings.CutPrefix(line, "[-]"); ok {
+			name, _, _ = strings.Cut(name, " ")
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	return names
+}

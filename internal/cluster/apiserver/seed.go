@@ -1,0 +1,109 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/google/uuid"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/controlplane/controller/defaultservicecidr"
+
+	"minato/internal/cluster/apiserver/store"
+)
+
+// systemNamespaces exist from the start. MetalLB's is among them, so that manifests
+// which configure it apply to a fresh cluster.
+var systemNamespaces = []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease, "metallb-system"}
+
+// seeded is one object that must exist before the API serves.
+type seeded struct {
+	resource schema.GroupResource
+	object   interface {
+		runtime.Object
+		metav1.Object
+	}
+}
+
+// seed writes what is missing of the objects that a cluster starts with, in one
+// transaction: through the API, the some 180 of them would take most of a second.
+func (s *Server) seed(ctx context.Context, options generic.RESTOptionsGetter) error {
+	objects := append(s.firstObjects(), policy()...)
+	ctx, cancel := context.WithTimeout(ctx, store.Timeout)
+	defer cancel()
+	client := s.store.Client()
+	var lookups []clientv3.Op
+	for _, o := range objects {
+		lookups = append(lookups, clientv3.OpGet(o.key(), clientv3.WithCountOnly()))
+	}
+	found, err := client.Txn(ctx).Then(lookups...).Commit()
+	if err != nil {
+		return fmt.Errorf("looking for the cluster's first objects: %w", err)
+	}
+	var writes []clientv3.Op
+	for i, o := range objects {
+		if found.Responses[i].GetResponseRange().Count > 0 {
+			continue
+		}
+		data, err := o.encode(options)
+		if err != nil {
+			return err
+		}
+		writes = append(writes, clientv3.OpPut(o.key(), string(data)))
+	}
+	if _, err := client.Txn(ctx).Then(writes...).Commit(); err != nil {
+		return fmt.Errorf("writing the cluster's first objects: %w", err)
+	}
+	return nil
+}
+
+func (o seeded) key() string {
+	return path.Join(keyPrefix, resourcePrefix(o.resource), o.object.GetNamespace(), o.object.GetName())
+}
+
+// encode gives the object what the API would have given it, and the stored form.
+func (o seeded) encode(options generic.RESTOptionsGetter) ([]byte, error) {
+	o.object.SetUID(types.UID(uuid.NewString()))
+	o.object.SetCreationTimestamp(metav1.Time{Time: time.Now().Truncate(time.Second)})
+	legacyscheme.Scheme.Default(o.object)
+	rest, err := options.GetRESTOptions(o.resource, nil)
+	if err != nil {
+		return nil, err
+	}
+	data, err := runtime.Encode(rest.StorageConfig.Codec, o.object)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s %s: %w", o.resource, o.object.GetName(), err)
+	}
+	return data, nil
+}
+
+// firstObjects are those that controllers would make a little later, made at once so
+// that the first kubectl command can use them, and the range of ClusterIPs.
+func (s *Server) firstObjects() []seeded {
+	cidr := &networkingv1.ServiceCIDR{
+		ObjectMeta: metav1.ObjectMeta{Name: defaultservicecidr.DefaultServiceCIDRName, Finalizers: []string{"networking.k8s.io/service-cidr-finalizer"}},
+		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: []string{s.cfg.ServiceCIDR.Masked().String()}},
+	}
+	cidr.Status.Conditions = []metav1.Condition{{Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue, LastTransitionTime: metav1.Now()}}
+	objects := []seeded{{networkingv1.Resource("servicecidrs"), cidr}}
+	for _, name := range systemNamespaces {
+		objects = append(objects,
+			seeded{corev1.Resource("namespaces"), &corev1.Namespace{
+				ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelMetadataName: name}},
+				Spec:       corev1.NamespaceSpec{Finalizers: []corev1.FinalizerName{corev1.FinalizerKubernetes}},
+				Status:     corev1.NamespaceStatus{Phase: corev1.NamespaceActive},
+			}},
+			seeded{corev1.Resource("serviceaccounts"), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: name}}},
+		)
+	}
+	return objects
+}

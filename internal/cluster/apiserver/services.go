@@ -1,0 +1,84 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
+)
+
+// How often the system's Services are looked at: often until they are first there,
+// and as often as upstream does later, for a user may delete them.
+const (
+	firstLook = 20 * time.Millisecond
+	nextLook  = 10 * time.Second
+)
+
+// keepServices makes default/kubernetes, with its endpoints, and kube-system/kube-dns
+// exist until ctx ends.
+func (s *Server) keepServices(ctx context.Context) {
+	endpoints := reconcilers.NewMasterCountEndpointReconciler(1, reconcilers.NewEndpointsAdapter(s.client.CoreV1(), s.client.DiscoveryV1()))
+	every := firstLook
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+		err := s.ensureServices(ctx, endpoints)
+		if err == nil {
+			every = nextLook
+		}
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Debug("the system's Services are not there yet", "err", err)
+		}
+	}
+}
+
+func (s *Server) ensureServices(ctx context.Context, endpoints reconcilers.EndpointReconciler) error {
+	port := int32(s.cfg.Advertise.Port())
+	for _, svc := range []*corev1.Service{kubernetesService(s.cfg), dnsService(s.cfg)} {
+		_, err := s.client.CoreV1().Services(svc.Namespace).Get(ctx, svc.Name, metav1.GetOptions{})
+		if errors.IsNotFound(err) {
+			_, err = s.client.CoreV1().Services(svc.Namespace).Create(ctx, svc, metav1.CreateOptions{})
+		}
+		if err != nil && !errors.IsAlreadyExists(err) {
+			return fmt.Errorf("creating the Service %s: %w", svc.Name, err)
+		}
+	}
+	ports := []corev1.EndpointPort{{Name: "https", Port: port, Protocol: corev1.ProtocolTCP}}
+	if err := endpoints.ReconcileEndpoints("kubernetes", s.cfg.Advertise.Addr().AsSlice(), ports, true); err != nil {
+		return fmt.Errorf("setting the endpoint of the Service kubernetes: %w", err)
+	}
+	return nil
+}
+
+func kubernetesService(cfg Config) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Namespace: metav1.NamespaceDefault, Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"}},
+		Spec: corev1.ServiceSpec{
+			ClusterIP: firstAddr(cfg.ServiceCIDR).String(),
+			Ports:     []corev1.ServicePort{{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(int32(cfg.Advertise.Port()))}},
+		},
+	}
+}
+
+// dnsService has no selector: the nodes answer its address themselves.
+func dnsService(cfg Config) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem, Labels: map[string]string{"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}},
+		Spec: corev1.ServiceSpec{
+			ClusterIP: cfg.DNSAddr.String(),
+			Ports: []corev1.ServicePort{
+				{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP},
+				{Name: "dns-tcp", Port: 53, Protocol: corev1.ProtocolTCP},
+				{Name: "metrics", Port: 9153, Protocol: corev1.ProtocolTCP},
+			},
+		},
+	}
+}
