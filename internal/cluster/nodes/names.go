@@ -70,3 +70,9 @@ func hardwareAddr(a netip.Addr) net.HardwareAddr {
 	h := sha256.Sum256(a.AsSlice())
 	return net.HardwareAddr{0x0a, 0x59, h[0], h[1], h[2], h[3]}
 }
+
+// podHardwareAddr derives the MAC of a pod's end from its container.
+func podHardwareAddr(containerID string) net.HardwareAddr {
+	h := sha256.Sum256([]byte(containerID))
+	return net.HardwareAddr{0x0a, 0x5a, h[0], h[1], h[2], h[3]}
+}

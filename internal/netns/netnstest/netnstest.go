@@ -53,16 +53,21 @@ func New(t testing.TB) *World {
 	return w
 }
 
-// Namespace makes a namespace with lo up. Its name is unique on the machine and ends in role. It vanishes
-// when the test ends, unless a process or socket lives on in it.
+// Name is unique on the machine, for instances and namespaces. What is named by it in netns.Dir is removed by a later
+// test, if this one is killed.
+func Name(role string) string {
+	return fmt.Sprintf("%s%d-%d-%s", prefix, os.Getpid(), serial.Add(1), role)
+}
+
+// Namespace makes a namespace with lo up. It vanishes when the test ends, unless a process or
+// socket lives on in it.
 func Namespace(t testing.TB, role string) netns.NS {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("making network namespaces needs root")
 	}
 	sweep()
-	name := fmt.Sprintf("%s%d-%d-%s", prefix, os.Getpid(), serial.Add(1), role)
-	path := filepath.Join(netns.Dir, name)
+	path := filepath.Join(netns.Dir, Name(role))
 	if err := netns.Create(path); err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +121,25 @@ func Try(ns netns.NS, argv ...string) (string, error) {
 // Start starts a command in a namespace. Whoever started it waits for it.
 func Start(ns netns.NS, cmd *exec.Cmd) error {
 	return ns.Do(cmd.Start)
+}
+
+// Dump describes all there is in a namespace: links, addresses, routes of all tables, rules, nftables and the
+// parameters of IPv4 and IPv6. Two dumps are equal if nothing has changed but counters of traffic.
+func Dump(t testing.TB, ns netns.NS) string {
+	t.Helper()
+	var dump strings.Builder
+	for _, argv := range [][]string{
+		{"ip", "-details", "link"},
+		{"ip", "address"},
+		{"ip", "-4", "route", "show", "table", "all"},
+		{"ip", "-6", "route", "show", "table", "all"},
+		{"ip", "rule"},
+		{"nft", "--stateless", "list", "ruleset"},
+		{"sysctl", "--all", "--pattern", `^net\.(ipv4|ipv6)\.(conf|ip_forward|neigh)`},
+	} {
+		fmt.Fprintf(&dump, "# %s\n%s", strings.Join(argv, " "), Run(t, ns, argv...))
+	}
+	return dump.String()
 }
 
 // sweep removes namespaces that killed test processes have left.

@@ -1,0 +1,208 @@
+//go:build linux
+
+package nodes
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"minato/internal/nfnl"
+)
+
+// setHost changes what has to be on the host besides its link: routes, forwarding, its table and its firewall.
+func (c *Config) setHost(host *space, j *journal) ([]Notice, error) {
+	if err := host.setRoutes(c.hostRoutes(), c.isHostRoute); err != nil {
+		return nil, err
+	}
+	before, err := c.forwardingBefore(j)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.addSysctls(before); err != nil {
+		return nil, err
+	}
+	if err := c.setHostTable(encodeBefore(before)); err != nil {
+		return nil, err
+	}
+	if err := setSysctls(c.HostNetns, []sysctl{{forwarding, "1", true}}, nil); err != nil {
+		return nil, err
+	}
+	return c.passFirewall()
+}
+
+// setHostLink makes the host's link into the LAN.
+func (c *Config) setHostLink(lan, host *space) error {
+	link, err := c.connect(lan, hostPort, host, HostLink(c.Name), c.Families[0].HostAddr)
+	if err != nil {
+		return err
+	}
+	var addrs []netip.Prefix
+	for _, f := range c.Families {
+		addrs = append(addrs, netip.PrefixFrom(f.HostAddr, f.NodeCIDR.Bits()))
+	}
+	return host.setAddresses(link, addrs)
+}
+
+// unsetHost undoes setHost as far as it went.
+func (c *Config) unsetHost(host *space, j *journal) error {
+	return errors.Join(
+		c.unpassFirewall(),
+		c.restoreForwarding(j),
+		deleteTables(c.HostNetns, TableName(c.Name)),
+		host.setRoutes(nil, c.isHostRoute),
+	)
+}
+
+// hostRoutes keep pod and service addresses from leaving by the default route.
+func (c *Config) hostRoutes() (all []netlink.Route) {
+	metric := c.metric()
+	for i, f := range c.Families {
+		all = append(all, route(f.PodCIDR, netlink.Route{Type: unix.RTN_UNREACHABLE, Priority: metric}))
+		if !c.onHost() {
+			all = append(all, route(f.ServiceCIDR, netlink.Route{Type: unix.RTN_UNREACHABLE, Priority: metric}))
+			continue
+		}
+		// A node needs a route to connect at all, before its destination is translated. What is not translated
+		// ends on lo, where packets that lo did not expect are dropped.
+		all = append(all, route(f.ServiceCIDR, netlink.Route{
+			LinkIndex: loopbackIndex, Src: c.Nodes[0].Addrs[i].AsSlice(), MTU: c.mtu(), Priority: metric,
+		}))
+	}
+	return all
+}
+
+const loopbackIndex = 1 // lo is the first link of every namespace
+
+// metric tells the routes of instances with equal ranges apart.
+func (c *Config) metric() int { return 1_000_000 + int(crc32.ChecksumIEEE([]byte(c.Name))%1_000_000) }
+
+func (c *Config) isHostRoute(r netlink.Route) bool { return r.Priority == c.metric() }
+
+const forwarding = "net/ipv4/ip_forward"
+
+// forwardingBefore says what to put back: nothing where the host forwards anyway. Where an instance already runs,
+// it is what that one found, which the comment of its table carries.
+func (c *Config) forwardingBefore(j *journal) ([]sysctlChange, error) {
+	if len(j.Sysctls) > 0 {
+		return j.Sysctls, nil
+	}
+	others, err := c.otherInstances()
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range others {
+		if before := decodeBefore(t.Comment); len(before) > 0 {
+			return before, nil
+		}
+	}
+	var before []sysctlChange
+	err = c.HostNetns.Do(func() (err error) {
+		before, err = observeForwarding()
+		return err
+	})
+	return before, err
+}
+
+// otherInstances lists the tables of other instances on this host.
+func (c *Config) otherInstances() (others []nfnl.Table, err error) {
+	conn, err := nfnl.Open(c.HostNetns)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	tables, err := conn.Tables(nfnl.IPv4)
+	for _, t := range tables {
+		if strings.HasPrefix(t.Name, TableName("")) && t.Name != TableName(c.Name) && t.Name != EgressTable {
+			others = append(others, t)
+		}
+	}
+	return others, err
+}
+
+// observeForwarding reads, in the namespace of the calling thread, what setting ip_forward will change. Setting it
+// back to 0 makes every link's forwarding 0 and all's accept_redirects 1 (inet_forward_change in net/ipv4/devinet.c),
+// so what was otherwise is recorded too.
+func observeForwarding() ([]sysctlChange, error) {
+	now, err := readSysctl(forwarding)
+	if err != nil || now == "1" {
+		return nil, err
+	}
+	before := []sysctlChange{{forwarding, now, "1"}}
+	const redirects = "net/ipv4/conf/all/accept_redirects"
+	if v, err := readSysctl(redirects); err == nil && v != "1" {
+		before = append(before, sysctlChange{Name: redirects, Before: v})
+	}
+	links, err := filepath.Glob("/proc/sys/net/ipv4/conf/*/forwarding")
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range links {
+		name := strings.TrimPrefix(path, "/proc/sys/")
+		if v, err := readSysctl(name); err == nil && v != "0" {
+			before = append(before, sysctlChange{Name: name, Before: v})
+		}
+	}
+	return before, nil
+}
+
+// restoreForwarding puts back what the journal has, unless another instance still needs it or somebody has changed
+// it since.
+func (c *Config) restoreForwarding(j *journal) error {
+	if len(j.Sysctls) == 0 {
+		return nil
+	}
+	others, err := c.otherInstances()
+	if err != nil || len(others) > 0 {
+		return err
+	}
+	return c.HostNetns.Do(func() error {
+		for _, s := range j.Sysctls {
+			now, err := readSysctl(s.Name)
+			switch {
+			case errors.Is(err, fs.ErrNotExist): // the link is gone
+				continue
+			case err != nil:
+				return fmt.Errorf("read sysctl %s: %w", s.Name, err)
+			case s.Ours != "" && now != s.Ours:
+				return nil
+			}
+			if err := (sysctl{name: s.Name, value: s.Before}).set(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// maxComment is the most that the comment of a table holds (NFT_USERDATA_MAXLEN is 256).
+const maxComment = 240
+
+// encodeBefore is the text of changes for the comment of a table. Where they are too many, the first is the one
+// that counts.
+func encodeBefore(before []sysctlChange) string {
+	b, err := json.Marshal(before)
+	if err != nil || len(before) == 0 {
+		return ""
+	}
+	if len(b) > maxComment {
+		return encodeBefore(before[:1])
+	}
+	return string(b)
+}
+
+// decodeBefore is the reverse; a comment that is something else is none.
+func decodeBefore(comment string) (before []sysctlChange) {
+	if json.Unmarshal([]byte(comment), &before) != nil {
+		return nil
+	}
+	return before
+}
