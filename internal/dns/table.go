@@ -1,0 +1,273 @@
+package dns
+
+import (
+	"context"
+	"hash/maphash"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"minato/internal/model"
+)
+
+// Table is the names of one node's view of the cluster. Views are for any number of readers at any time; Withdraw
+// and Publish are the phases of package apply, and one caller at a time runs them.
+type Table struct {
+	zone *zone
+	tree atomic.Pointer[tree]
+
+	mu   sync.Mutex
+	base *model.Snapshot // what was last published
+	// Services whose names are not those of base: withdrawn and not yet published again, or held.
+	odd map[model.ServiceName]records
+}
+
+// NewTable makes an empty table. It answers SERVFAIL where it would say NXDOMAIN until a complete snapshot is
+// published.
+func NewTable(z Zone) (*Table, error) {
+	wz, err := newZone(z)
+	if err != nil {
+		return nil, err
+	}
+	t := &Table{zone: wz, base: model.Empty(), odd: map[model.ServiceName]records{}}
+	e := (&tree{seed: maphash.MakeSeed()}).edit()
+	for _, l := range []string{"svc", "pod", "dns"} {
+		e.put(&entry{name: wz.under(l)})
+	}
+	version := &entry{name: wz.under("dns-version")}
+	version.add(rrset{qtype: TypeTXT, answers: 1, whole: true, body: appendName(nil, TypeTXT, 28800, "\x051.1.0")})
+	e.put(version)
+	t.nameserver(e, nil)
+	t.tree.Store(e.t)
+	return t, nil
+}
+
+// nameserver names the server of the zone: the DNS Service where there is one, else ns.dns below the domain.
+func (t *Table) nameserver(e *edit, s *model.Service) {
+	host, addrs := t.zone.under("ns", "dns"), t.zone.addrs
+	ns := named{name: host}
+	if s != nil && len(s.ClusterIPs) > 0 {
+		host, addrs = t.zone.under(s.Name.Name, s.Name.Namespace, "svc"), s.ClusterIPs
+	}
+	r := rrset{qtype: TypeNS, answers: 1, whole: true, body: appendName(nil, TypeNS, TTL, host)}
+	target := uint16(headerLen + len(t.zone.domain) + 4 + len(r.body) - len(host))
+	for _, a := range addrs {
+		ns.items = append(ns.items, item{addr: a})
+		r.body = appendAddr(r.body, 0xC000|target, a)
+		r.extra++
+	}
+	e.put(render(ns))
+	apex := &entry{name: t.zone.domain}
+	apex.add(r)
+	e.put(apex)
+}
+
+// Ready reports whether a complete snapshot was published, and if not, why.
+func (t *Table) Ready() (ok bool, reason string) {
+	if t.tree.Load().complete {
+		return true, ""
+	}
+	return false, "waiting for the first complete reading of Services"
+}
+
+// Revision is the number of the snapshot that was last published.
+func (t *Table) Revision() uint64 { return t.tree.Load().revision }
+
+// Withdraw takes away what next no longer has. A name whose contents change wholly keeps the old ones until Publish:
+// they stay programmed until then. Nothing is taken away for a snapshot that is not complete.
+func (t *Table) Withdraw(ctx context.Context, next *model.Snapshot) error {
+	if err := ctx.Err(); err != nil || !next.Complete {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.tree.Load().edit()
+	for name, wanted := range t.wanted(next) {
+		shown := t.shown(name)
+		if kept := narrow(shown, wanted); !kept.equal(shown) {
+			t.change(e, name.Namespace, shown, kept)
+			t.odd[name] = kept
+		}
+	}
+	t.tree.Store(e.t)
+	return nil
+}
+
+// Publish makes the table say what next says, but for Services that are held because their programming failed: these
+// keep what they have, and are taken up by the first Publish that no longer holds them.
+func (t *Table) Publish(ctx context.Context, next *model.Snapshot, held func(model.ServiceName) bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.tree.Load().edit()
+	odd := map[model.ServiceName]records{}
+	for name, wanted := range t.wanted(next) {
+		shown := t.shown(name)
+		if held != nil && held(name) {
+			odd[name] = shown
+			continue
+		}
+		t.change(e, name.Namespace, shown, wanted)
+		if name == t.zone.service {
+			t.nameserver(e, next.Service(name))
+		}
+	}
+	for _, ns := range model.Diff(t.base, next).Namespaces {
+		t.refer(e, ns, existence(next.HasNamespace(ns))-existence(t.base.HasNamespace(ns)))
+	}
+	t.base, t.odd = next, odd
+	e.t.revision = next.Revision
+	e.t.complete = e.t.complete || next.Complete
+	t.tree.Store(e.t)
+	return nil
+}
+
+// wanted are the records in next of every Service that may show others now.
+func (t *Table) wanted(next *model.Snapshot) map[model.ServiceName]records {
+	w := map[model.ServiceName]records{}
+	for _, c := range model.Diff(t.base, next).Services {
+		w[c.Name] = t.zone.recordsOf(c.New, next.Node)
+	}
+	for name := range t.odd {
+		w[name] = t.zone.recordsOf(next.Service(name), next.Node)
+	}
+	if place(t.base.Node) != place(next.Node) { // rare: this node got another zone
+		for s := range next.Services() {
+			if s.Headless && (s.PreferSameNode || s.PreferSameZone) {
+				w[s.Name] = t.zone.recordsOf(s, next.Node)
+			}
+		}
+	}
+	return w
+}
+
+// place is what the order of answers depends on.
+func place(n *model.Node) (p [2]string) {
+	if n != nil {
+		p = [2]string{n.Name, n.Zone}
+	}
+	return p
+}
+
+// shown are the records of a Service that are in the table.
+func (t *Table) shown(name model.ServiceName) records {
+	if r, ok := t.odd[name]; ok {
+		return r
+	}
+	return t.zone.recordsOf(t.base.Service(name), t.base.Node)
+}
+
+// change replaces the records of one Service. Names with equal contents are not touched.
+func (t *Table) change(e *edit, namespace string, from, to records) {
+	i := 0
+	for _, n := range to.names {
+		for ; i < len(from.names) && from.names[i].name < n.name; i++ {
+			e.delete(from.names[i].name)
+		}
+		if i < len(from.names) && from.names[i].name == n.name {
+			if i++; from.names[i-1].equal(n) {
+				continue
+			}
+		}
+		e.put(render(n))
+	}
+	for ; i < len(from.names); i++ {
+		e.delete(from.names[i].name)
+	}
+	for _, p := range from.pointers {
+		if _, ok := slices.BinarySearchFunc(to.pointers, p, pointer.compare); !ok {
+			point(e, p, false)
+		}
+	}
+	for _, p := range to.pointers {
+		if _, ok := slices.BinarySearchFunc(from.pointers, p, pointer.compare); !ok {
+			point(e, p, true)
+		}
+	}
+	t.refer(e, namespace, existence(len(to.names) > 0)-existence(len(from.names) > 0))
+}
+
+func existence(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// point adds or removes one pointer of an address that several Services may name.
+func point(e *edit, p pointer, add bool) {
+	name := reverseName(p.addr)
+	var ps []pointer
+	if old := e.find(name); old != nil {
+		ps = slices.Clone(old.pointers)
+	}
+	ps = slices.DeleteFunc(ps, func(o pointer) bool { return o == p })
+	if add {
+		ps = append(ps, p)
+	}
+	if len(ps) == 0 {
+		e.delete(name)
+		return
+	}
+	e.put(pointersEntry(name, ps))
+}
+
+// refer counts what makes a namespace's names exist: the namespace itself and every Service in it that has names.
+func (t *Table) refer(e *edit, namespace string, delta int) {
+	for _, kind := range []string{"svc", "pod"} {
+		name := t.zone.under(namespace, kind)
+		if name == "" || delta == 0 {
+			continue
+		}
+		refs := delta
+		if old := e.find(name); old != nil {
+			refs += old.refs
+		}
+		if refs == 0 {
+			e.delete(name)
+		} else {
+			e.put(&entry{name: name, refs: refs})
+		}
+	}
+}
+
+// View is one state of the table. It is cheap to take and does not change.
+type View struct {
+	zone *zone
+	tree *tree
+}
+
+// View returns the present state.
+func (t *Table) View() View { return View{t.zone, t.tree.Load()} }
+
+// Lookup lists the addresses behind a name in text form, for programs in this process.
+func (v View) Lookup(name string) (addrs []netip.Addr) {
+	wire, ok := parseName(strings.ToLower(name))
+	if !ok {
+		return nil
+	}
+	if e := v.tree.find([]byte(wire)); e != nil {
+		for _, s := range e.sets {
+			addrs = append(addrs, s.addrs()...)
+		}
+	}
+	return addrs
+}
+
+func (s *rrset) addrs() (out []netip.Addr) {
+	switch s.qtype {
+	case TypeA:
+		for i := 0; i+sizeA <= len(s.body); i += sizeA {
+			out = append(out, netip.AddrFrom4([4]byte(s.body[i+12:])))
+		}
+	case TypeAAAA:
+		for i := 0; i+sizeAAAA <= len(s.body); i += sizeAAAA {
+			out = append(out, netip.AddrFrom16([16]byte(s.body[i+12:])))
+		}
+	}
+	return out
+}
