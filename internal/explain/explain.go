@@ -1,0 +1,178 @@
+// Package explain says of any destination where a connection to it goes, and why.
+//
+// It follows one connection through a snapshot the way the packets go: the name, the frontend, the traffic policy,
+// every backend with its probability and every one left out with the reason, and the address that the backend will
+// see. Where there is no answer it says exactly why, and what to change. Backends are chosen by model.Select, the
+// same function that the dataplane is planned with, and names by the DNS plan, through Names.
+//
+// It is pure: it sends no packet and reads no kernel, so it tells what is wanted; `minato diff` tells what differs.
+// It does not follow HTTP: an Ingress ends at its proxy.
+package explain
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"minato/internal/model"
+)
+
+// World is what an explanation is drawn from. Snapshot and Names must be set.
+type World struct {
+	Snapshot     *model.Snapshot
+	Names        Names
+	Domain       string                                   // of the cluster, without dots at the ends; "" is cluster.local
+	ServiceCIDRs []netip.Prefix                           // may be empty
+	Pods         func(namespace, name string) (Pod, bool) // may be nil: then only pods behind some Service are known
+}
+
+// Names answers a fully qualified name, without its last dot, as the cluster's DNS does.
+type Names interface {
+	Resolve(name string) Resolved
+}
+
+// Resolved is the answer to a name.
+type Resolved struct {
+	Exists  bool         // some record has this name, perhaps not an address
+	Outside bool         // the name, or where its CNAME leads, is for an upstream server to answer
+	CNAME   string       // the last alias followed, empty when there was none
+	Addrs   []netip.Addr // of both families
+}
+
+// Pod is a place from which a connection can start.
+type Pod struct {
+	Addr        netip.Addr
+	Node        string
+	HostNetwork bool
+}
+
+// Query is the question of `minato explain`.
+type Query struct {
+	To        string // name:port, address:port, URL, name, svc/NAME, svc/NAMESPACE/NAME
+	From      string // pod/NAMESPACE/NAME, node/NAME, lan, an address; empty: some pod of Namespace
+	Protocol  string // tcp, udp, sctp; empty: tcp, or udp where only that is served
+	Namespace string // of svc/NAME and of the pod that an empty From stands for; empty: default
+}
+
+// Verdict is how a new connection ends.
+type Verdict string
+
+// The verdicts. ExitCode gives each its number.
+const (
+	Delivered  Verdict = "delivered"
+	Refused    Verdict = "refused" // at once: a TCP reset or an ICMP error
+	Dropped    Verdict = "dropped" // silence until the client gives up
+	NoSuchName Verdict = "no such name"
+)
+
+// ExitCode is the exit code of `minato explain`.
+func (v Verdict) ExitCode() int {
+	switch v {
+	case Refused:
+		return 3
+	case Dropped:
+		return 4
+	case NoSuchName:
+		return 5
+	}
+	return 0
+}
+
+// Origin is where the connection starts.
+type Origin struct {
+	Kind    string     `json:"kind"` // pod, node, or lan
+	Name    string     `json:"name,omitempty"`
+	Addr    netip.Addr `json:"address,omitzero"`
+	Node    string     `json:"node,omitempty"` // whose dataplane the connection meets first; empty on the LAN
+	Assumed bool       `json:"assumed,omitempty"`
+
+	namespace string
+}
+
+// Lookup is how a name became addresses.
+type Lookup struct {
+	Name   string       `json:"name"`
+	Tried  []string     `json:"tried"` // in the order of the search path; the last one answered
+	CNAME  string       `json:"cname,omitempty"`
+	Addrs  []netip.Addr `json:"addresses,omitempty"`
+	Chosen netip.Addr   `json:"chosen,omitzero"`
+}
+
+// Choice is a backend that a connection may reach.
+type Choice struct {
+	Addr        netip.AddrPort `json:"address"`
+	Pod         string         `json:"pod,omitempty"`
+	Node        string         `json:"node,omitempty"`
+	Probability float64        `json:"probability"`
+	Source      string         `json:"source"`    // the client address that it sees
+	SourceWhy   string         `json:"sourceWhy"` // why that one
+	Condition   string         `json:"condition"` // of the endpoint
+}
+
+// LeftOut is a backend that is not used, and why.
+type LeftOut struct {
+	Addr   netip.AddrPort `json:"address"`
+	Pod    string         `json:"pod,omitempty"`
+	Node   string         `json:"node,omitempty"`
+	Reason string         `json:"reason"`
+}
+
+// Result is a whole explanation.
+type Result struct {
+	To       string         `json:"to"`
+	From     Origin         `json:"from"`
+	Protocol string         `json:"protocol"`
+	Revision uint64         `json:"revision"`
+	Lookup   *Lookup        `json:"lookup,omitempty"`
+	Addr     netip.AddrPort `json:"address,omitzero"`
+	Service  string         `json:"service,omitempty"`
+	Kind     string         `json:"kind,omitempty"` // of the frontend
+	Port     string         `json:"port,omitempty"` // name of the Service's port
+	Node     string         `json:"node,omitempty"` // that chooses the backend and translates the addresses
+	Scope    string         `json:"scope,omitempty"`
+	Policy   string         `json:"policy,omitempty"`
+	Backends []Choice       `json:"backends,omitempty"`
+	LeftOut  []LeftOut      `json:"leftOut,omitempty"`
+	Notes    []string       `json:"notes,omitempty"`
+	Verdict  Verdict        `json:"verdict"`
+	Reason   string         `json:"reason,omitempty"` // why the verdict is not delivered, or what is special
+	Advice   []string       `json:"advice,omitempty"` // what to change
+}
+
+// ErrQuestion is in every error of Explain: the question itself cannot be understood, or names something that is
+// not there to start from.
+var ErrQuestion = errors.New("question not understood")
+
+func questionf(format string, v ...any) error {
+	return fmt.Errorf("%s%w", fmt.Sprintf(format, v...), silent{ErrQuestion})
+}
+
+// silent wraps an error without adding to the text.
+type silent struct{ error }
+
+func (silent) Error() string   { return "" }
+func (s silent) Unwrap() error { return s.error }
+
+// Explain answers q. An error, always an ErrQuestion, is for the user to mend; every other outcome is a Result.
+func Explain(w World, q Query) (Result, error) {
+	if w.Domain == "" {
+		w.Domain = "cluster.local"
+	}
+	if q.Namespace == "" {
+		q.Namespace = "default"
+	}
+	to, err := parseDestination(q)
+	if err != nil {
+		return Result{}, err
+	}
+	from, err := w.origin(q)
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{To: q.To, From: from, Protocol: to.protocol.String(), Revision: w.Snapshot.Revision}
+	t := &trace{World: w, to: to, r: r}
+	if err := t.run(); err != nil {
+		return Result{}, err
+	}
+	return t.r, nil
+}

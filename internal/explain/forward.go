@@ -1,0 +1,225 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"minato/internal/model"
+)
+
+// forward goes through a frontend of a Service.
+func (t *trace) forward(s *model.Service, f model.Frontend) {
+	t.r.Service, t.r.Kind, t.r.Port = s.Name.String(), f.Kind.String(), f.PortName
+	if f.Kind == model.ClusterIP && t.r.From.Kind == fromLAN {
+		t.end(Dropped, "%s is a ClusterIP: only pods and nodes of the cluster have a way to it", f.Addr.Addr())
+		t.adviseOutside(s)
+		return
+	}
+	n := t.node(f)
+	if n == nil {
+		t.end(Dropped, "no node is known that would answer at %s", t.r.Addr)
+		return
+	}
+	scope := model.Outside
+	if t.r.From.Node == n.Name {
+		scope = model.Inside
+	}
+	t.r.Node, t.r.Scope = n.Name, scope.String()
+	if !t.allowed(s, f) {
+		return
+	}
+	sel := model.Select(s, f, n, scope)
+	t.r.Policy = sel.Policy.String()
+	for _, b := range sel.Backends {
+		c := choice(b.Addr, b)
+		c.Source, c.SourceWhy = t.source(s, f, n, b.Addr.Addr())
+		t.r.Backends = append(t.r.Backends, c)
+	}
+	t.even()
+	for _, l := range sel.LeftOut {
+		t.r.LeftOut = append(t.r.LeftOut, leftOut(l))
+	}
+	if sel.Fallback {
+		t.notef("no backend is ready: those that terminate but still serve are used")
+	}
+	if s.SessionAffinity > 0 {
+		t.notef("session affinity: a client that comes again within %s reaches the same backend", s.SessionAffinity)
+	}
+	t.conclude(s, f, n, sel)
+}
+
+func (t *trace) conclude(s *model.Service, f model.Frontend, n *model.Node, sel model.Selection) {
+	switch sel.Verdict {
+	case model.Forward:
+		t.r.Verdict = Delivered
+	case model.Reject:
+		t.end(Refused, "Service %s has no ready backend for port %d/%s", s.Name, t.r.Addr.Port(), f.Protocol)
+		t.adviseBackends(s)
+	case model.Drop:
+		field := "internalTrafficPolicy"
+		if f.Kind.External() {
+			field = "externalTrafficPolicy"
+		}
+		t.end(Dropped, "%s is Local, and no backend is on %s", field, n.Name)
+		if where := nodesOf(sel.LeftOut); len(where) > 0 && f.Kind.External() {
+			t.advise("connect to a node that has one: %s", strings.Join(where, ", "))
+		}
+		t.advise("or set %s: Cluster, which uses the backends of all nodes", field)
+	}
+}
+
+// node is the one that chooses the backend. Inside the cluster that is the origin's own, except for a NodePort at
+// another node's address: the packet goes there as it is.
+func (t *trace) node(f model.Frontend) *model.Node {
+	owner := t.Snapshot.LocalNode(t.r.Addr.Addr())
+	if f.Kind == model.NodePort || owner != nil && t.r.From.Kind == fromLAN {
+		return owner
+	}
+	if t.r.From.Node != "" {
+		return t.Snapshot.NodeNamed(t.r.From.Node)
+	}
+	for n := range t.Snapshot.Nodes() {
+		t.notef("which node gets packets for %s is not known here: this is as seen by %s", t.r.Addr.Addr(), n.Name)
+		return n
+	}
+	return nil
+}
+
+// allowed applies loadBalancerSourceRanges, which hold for load balancer addresses only, whoever asks.
+func (t *trace) allowed(s *model.Service, f model.Frontend) bool {
+	if f.Kind != model.LoadBalancer {
+		return true
+	}
+	ranges := slices.DeleteFunc(slices.Clone(s.SourceRanges), func(p netip.Prefix) bool { return p.Addr().Is6() != f.Addr.Addr().Is6() })
+	if len(ranges) == 0 {
+		return true
+	}
+	from := t.own(f.Addr.Addr().Is6())
+	if !from.IsValid() {
+		t.notef("loadBalancerSourceRanges lets only %v in", ranges)
+		return true
+	}
+	if slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(from) }) {
+		return true
+	}
+	t.end(Dropped, "loadBalancerSourceRanges lets only %v in, and %s is not in there", ranges, from)
+	return false
+}
+
+// own is the origin's address of a family, invalid when it is not known.
+func (t *trace) own(ipv6 bool) netip.Addr {
+	if t.r.From.Kind == fromNode {
+		if n := t.Snapshot.NodeNamed(t.r.From.Node); n != nil {
+			return n.Addr(ipv6)
+		}
+	}
+	if t.r.From.Addr.IsValid() && t.r.From.Addr.Is6() == ipv6 {
+		return t.r.From.Addr
+	}
+	return netip.Addr{}
+}
+
+// source is the client address that a backend sees, and why: kube-proxy's masquerade rules.
+func (t *trace) source(s *model.Service, f model.Frontend, n *model.Node, backend netip.Addr) (addr, why string) {
+	o := t.r.From
+	own := t.own(backend.Is6())
+	node := n.Addr(backend.Is6()).String()
+	switch {
+	case o.Kind == fromNode && o.Node == n.Name:
+		return node, "the node's own address"
+	case own.IsValid() && own == backend:
+		return node, "masqueraded: a pod that reaches itself through a Service must not see its own address come in"
+	case f.Kind == model.ClusterIP && o.Node == n.Name:
+		return o.address(own), "kept"
+	case f.Kind == model.ClusterIP:
+		return node, "masqueraded: the client is not on " + n.Name + ", and replies must come back through it"
+	case s.ExternalTrafficPolicy == model.Cluster:
+		return node, "masqueraded: externalTrafficPolicy is Cluster, and replies must come back through " + n.Name
+	}
+	return o.address(own), "kept: externalTrafficPolicy is Local"
+}
+
+// address is the origin's own address in words, where it is not known.
+func (o Origin) address(own netip.Addr) string {
+	switch {
+	case own.IsValid():
+		return own.String()
+	case o.Kind == fromPod:
+		return "the pod's own address"
+	}
+	return "the client's own address"
+}
+
+// direct adds a backend that is reached without a frontend.
+func (t *trace) direct(a netip.AddrPort, b *model.Backend) {
+	c := choice(a, b)
+	c.Source, c.SourceWhy = t.r.From.address(t.own(a.Addr().Is6())), "kept: nothing is translated"
+	t.r.Backends = append(t.r.Backends, c)
+}
+
+func (t *trace) even() {
+	for i := range t.r.Backends {
+		t.r.Backends[i].Probability = 1 / float64(len(t.r.Backends))
+	}
+}
+
+func choice(a netip.AddrPort, b *model.Backend) Choice {
+	return Choice{Addr: a, Pod: b.Target, Node: b.NodeName, Condition: b.Condition()}
+}
+
+func leftOut(l model.LeftOut) LeftOut {
+	return LeftOut{Addr: l.Backend.Addr, Pod: l.Backend.Target, Node: l.Backend.NodeName, Reason: l.Reason.String()}
+}
+
+func nodesOf(left []model.LeftOut) []string {
+	var names []string
+	for _, l := range left {
+		if l.Reason == model.OtherNode && l.Backend.Ready && !slices.Contains(names, l.Backend.NodeName) {
+			names = append(names, l.Backend.NodeName)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// adviseBackends says why a Service may have no backend.
+func (t *trace) adviseBackends(s *model.Service) {
+	ports := map[string]bool{}
+	n := 0
+	for b := range s.AllBackends() {
+		n++
+		ports[fmt.Sprintf("%q", b.PortName)] = true
+	}
+	switch {
+	case n > 0 && len(t.r.LeftOut) == 0:
+		var have []string
+		for p := range ports {
+			have = append(have, p)
+		}
+		slices.Sort(have)
+		t.advise("its endpoints have ports named %s, and this port of the Service is named %q: the names must be the same", strings.Join(have, ", "), t.r.Port)
+	case n > 0:
+		t.advise("its pods are there and not ready: `kubectl -n %s describe pods -l %s` says why", s.Name.Namespace, s.Selector)
+	case s.Selector == "":
+		t.advise("it has no selector, so nothing makes endpoints for it: write an EndpointSlice with the label kubernetes.io/service-name: %s", s.Name.Name)
+	default:
+		t.advise("no pod matches its selector: compare `kubectl -n %s get pods --show-labels` with %s", s.Name.Namespace, s.Selector)
+	}
+}
+
+// adviseOutside names the addresses at which a Service can be reached from outside.
+func (t *trace) adviseOutside(s *model.Service) {
+	for _, f := range s.Frontends {
+		switch f.Kind {
+		case model.NodePort:
+			t.advise("from outside it answers at port %d/%s of every node", f.Addr.Port(), f.Protocol)
+		case model.LoadBalancer, model.ExternalIP:
+			t.advise("from outside it answers at %s/%s", f.Addr, f.Protocol)
+		}
+	}
+	if len(t.r.Advice) == 0 {
+		t.advise("to let others in, make it `type: NodePort` or `type: LoadBalancer`")
+	}
+}
