@@ -57,7 +57,7 @@ func (n *Network) Attach(ctx context.Context, req AttachRequest) (AttachResult, 
 	}
 	node.mu.Lock()
 	defer node.mu.Unlock()
-	result, err := n.cfg.attach(node, req)
+	result, err := n.cfg.attach(ctx, node, req)
 	if err != nil {
 		err = fmt.Errorf("attach container %s to node %s: %w", req.ContainerID, req.Node, err)
 		return AttachResult{}, errors.Join(err, node.deleteLink(podLink(req.ContainerID)))
@@ -99,7 +99,7 @@ func (n *Network) Detach(ctx context.Context, req AttachRequest) error {
 }
 
 // attach makes the link and its addresses, or finds them. The node's mutex is held.
-func (c *Config) attach(n *node, req AttachRequest) (AttachResult, error) {
+func (c *Config) attach(ctx context.Context, n *node, req AttachRequest) (AttachResult, error) {
 	sandbox, err := os.Open(req.Netns)
 	if err != nil {
 		return AttachResult{}, err
@@ -132,7 +132,12 @@ func (c *Config) attach(n *node, req AttachRequest) (AttachResult, error) {
 			return AttachResult{}, err
 		}
 	}
-	return result, c.setPod(pod, far, near, result)
+	if err := c.setPod(pod, far, near, result); err != nil {
+		return AttachResult{}, err
+	}
+	n.settle(ctx, near)
+	pod.settle(ctx, far)
+	return result, nil
 }
 
 // podPair finds or makes both ends of a pod's link. Their hardware addresses are ours, so that each end can know
@@ -153,10 +158,8 @@ func (c *Config) podPair(n *node, pod *space, sandbox *os.File, req AttachReques
 			return nil, nil, err
 		}
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.HardwareAddr = name, c.mtu(), hardwareAddr(gateway4)
-	veth := netlink.NewVeth(attrs)
-	veth.PeerName, veth.PeerMTU, veth.PeerHardwareAddr = req.IfName, uint32(c.mtu()), podHardwareAddr(req.ContainerID)
+	veth := c.veth(name, req.IfName)
+	veth.HardwareAddr, veth.PeerHardwareAddr = hardwareAddr(gateway4), podHardwareAddr(req.ContainerID)
 	veth.PeerNamespace = netlink.NsFd(sandbox.Fd())
 	if err := n.LinkAdd(veth); err != nil {
 		return nil, nil, fmt.Errorf("make link %s: %w", name, err)

@@ -3,6 +3,7 @@
 package nodes
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,8 +41,8 @@ func (c *Config) setHost(host *space, j *journal) ([]Notice, error) {
 }
 
 // setHostLink makes the host's link into the LAN.
-func (c *Config) setHostLink(lan, host *space) error {
-	link, err := c.connect(lan, hostPort, host, HostLink(c.Name), c.Families[0].HostAddr)
+func (c *Config) setHostLink(ctx context.Context, lan, host *space) error {
+	link, err := c.connect(ctx, lan, hostPort, host, HostLink(c.Name), c.Families[0].HostAddr)
 	if err != nil {
 		return err
 	}

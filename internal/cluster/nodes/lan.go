@@ -3,6 +3,7 @@
 package nodes
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -155,9 +156,8 @@ func (c *Config) makeBridge(lan *space) error {
 	return lan.setLink(bridge, hardwareAddr(c.Families[0].NodeCIDR.Addr()), c.mtu())
 }
 
-// connect joins another namespace to the bridge by a pair of links, and returns the link in that namespace. The
-// pair is made and marked in the LAN's namespace, so that nothing unmarked ever appears on the host.
-func (c *Config) connect(lan *space, port string, to *space, name string, addr netip.Addr) (netlink.Link, error) {
+// connect joins another namespace to the bridge by a pair of links, and returns the link in that namespace.
+func (c *Config) connect(ctx context.Context, lan *space, port string, to *space, name string, addr netip.Addr) (netlink.Link, error) {
 	bridge, err := lan.LinkByName(bridgeLink)
 	if err != nil {
 		return nil, fmt.Errorf("find bridge in %s: %w", lan.ns, err)
@@ -176,10 +176,13 @@ func (c *Config) connect(lan *space, port string, to *space, name string, addr n
 			return nil, fmt.Errorf("add %s to the bridge: %w", port, err)
 		}
 	}
-	if err := lan.setLink(near, nil, c.mtu()); err != nil {
+	err = errors.Join(lan.setLink(near, nil, c.mtu()), to.setLink(far, hardwareAddr(addr), c.mtu()))
+	if err != nil {
 		return nil, err
 	}
-	return far, to.setLink(far, hardwareAddr(addr), c.mtu())
+	lan.settle(ctx, near)
+	to.settle(ctx, far)
+	return far, nil
 }
 
 // pair finds both ends of a link into the LAN. Ends that do not belong together are deleted.
@@ -190,7 +193,7 @@ func (c *Config) pair(lan *space, port string, to *space, name string) (near, fa
 	if far, err = to.link(name); err != nil {
 		return nil, nil, err
 	}
-	if far != nil && far.Attrs().Alias != owner(c.Name) {
+	if far != nil && to.ns == c.HostNetns && far.Attrs().Alias != owner(c.Name) {
 		return nil, nil, problem("remove link %s or choose another --name: it is not of instance %s", name, c.Name)
 	}
 	if near != nil && far != nil {
@@ -207,29 +210,15 @@ func (c *Config) pair(lan *space, port string, to *space, name string) (near, fa
 	return nil, nil, errors.Join(lan.deleteLink(port), to.deleteLink(name))
 }
 
+// makePair makes both ends. In a node's namespace its own end comes first and so has index 2, as that of a pod has
+// in the pod's: no pod's link has the same index at both ends, which would delay it (see settle).
 func (c *Config) makePair(lan *space, port string, to *space, name string) (near, far netlink.Link, err error) {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = port, c.mtu()
-	veth := netlink.NewVeth(attrs)
-	veth.PeerName, veth.PeerMTU = name, uint32(c.mtu())
-	if err := lan.deleteLink(name); err != nil { // of a crash before it was moved
-		return nil, nil, err
+	if to.ns == c.HostNetns {
+		err = c.makeHostPair(lan, port, to, name)
+	} else {
+		err = c.makeNodePair(lan, port, to, name)
 	}
-	if err := lan.LinkAdd(veth); err != nil {
-		return nil, nil, err
-	}
-	if far, err = lan.LinkByName(name); err != nil {
-		return nil, nil, err
-	}
-	if err := lan.LinkSetAlias(far, owner(c.Name)); err != nil {
-		return nil, nil, err
-	}
-	file, err := to.file()
 	if err != nil {
-		return nil, nil, err
-	}
-	defer file.Close()
-	if err := lan.LinkSetNsFd(far, int(file.Fd())); err != nil {
 		return nil, nil, err
 	}
 	if near, err = lan.LinkByName(port); err != nil {
@@ -237,4 +226,47 @@ func (c *Config) makePair(lan *space, port string, to *space, name string) (near
 	}
 	far, err = to.LinkByName(name)
 	return near, far, err
+}
+
+func (c *Config) makeNodePair(lan *space, port string, to *space, name string) error {
+	file, err := lan.file()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	veth := c.veth(name, port)
+	veth.PeerNamespace = netlink.NsFd(file.Fd())
+	return to.LinkAdd(veth)
+}
+
+// makeHostPair makes the pair in the LAN's namespace and marks the host's end before it moves there, so that
+// nothing without a mark ever appears on the host.
+func (c *Config) makeHostPair(lan *space, port string, to *space, name string) error {
+	if err := lan.deleteLink(name); err != nil { // of a crash before it moved
+		return err
+	}
+	if err := lan.LinkAdd(c.veth(port, name)); err != nil {
+		return err
+	}
+	link, err := lan.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	if err := lan.LinkSetAlias(link, owner(c.Name)); err != nil {
+		return err
+	}
+	file, err := to.file()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return lan.LinkSetNsFd(link, int(file.Fd()))
+}
+
+func (c *Config) veth(name, peer string) *netlink.Veth {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = name, c.mtu()
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName, veth.PeerMTU = peer, uint32(c.mtu())
+	return veth
 }

@@ -69,7 +69,7 @@ func (n *Network) up(ctx context.Context, host *space, j *journal) (err error) {
 			return err
 		}
 		defer lan.Close()
-		if err := n.cfg.setHostLink(lan, host); err != nil {
+		if err := n.cfg.setHostLink(ctx, lan, host); err != nil {
 			return err
 		}
 	}
@@ -80,7 +80,7 @@ func (n *Network) up(ctx context.Context, host *space, j *journal) (err error) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		made, err := n.cfg.makeNode(wanted, lan, j)
+		made, err := n.cfg.makeNode(ctx, wanted, lan, j)
 		if err != nil {
 			return fmt.Errorf("make node %s: %w", wanted.Name, err)
 		}

@@ -3,6 +3,7 @@
 package nodes
 
 import (
+	"context"
 	"net/netip"
 	"sync"
 
@@ -20,7 +21,7 @@ type node struct {
 
 // makeNode makes a node's namespace and all in it but pods, or repairs it. A Host node has nothing of its own to
 // make but the way its pods get out, which is the host's table.
-func (c *Config) makeNode(n Node, lan *space, j *journal) (*node, error) {
+func (c *Config) makeNode(ctx context.Context, n Node, lan *space, j *journal) (*node, error) {
 	if n.Host {
 		s, err := openSpace(c.HostNetns)
 		if err != nil {
@@ -33,15 +34,15 @@ func (c *Config) makeNode(n Node, lan *space, j *journal) (*node, error) {
 		return nil, err
 	}
 	made := &node{Node: n, space: s, cursor: make([]netip.Addr, len(c.Families))}
-	if err := c.setNode(made, lan); err != nil {
+	if err := c.setNode(ctx, made, lan); err != nil {
 		s.Close()
 		return nil, err
 	}
 	return made, nil
 }
 
-func (c *Config) setNode(n *node, lan *space) error {
-	link, err := c.connect(lan, bridgePort(n.Name), n.space, uplink, n.Addrs[0])
+func (c *Config) setNode(ctx context.Context, n *node, lan *space) error {
+	link, err := c.connect(ctx, lan, bridgePort(n.Name), n.space, uplink, n.Addrs[0])
 	if err != nil {
 		return err
 	}

@@ -3,12 +3,14 @@
 package nodes
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -91,6 +93,22 @@ func (s *space) setLink(l netlink.Link, mac net.HardwareAddr, mtu int) error {
 		}
 	}
 	return nil
+}
+
+// settle waits until a link that is up can send. The kernel activates the end of a pair that was up before the
+// other in the background, at once if the ends have different indexes, otherwise up to a second later, and drops
+// what is sent until then (linkwatch_urgent_event in net/core/link_watch.c). Since 6.8 the first look at the link
+// does it. A link that does not come is left to itself: it may still.
+func (s *space) settle(ctx context.Context, l netlink.Link) {
+	ctx, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
+	defer cancel()
+	for ctx.Err() == nil {
+		now, err := s.LinkByIndex(l.Attrs().Index)
+		if err != nil || now.Attrs().OperState == netlink.OperUp {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // setAddresses makes the wanted addresses the only ones of their families on a link.

@@ -96,9 +96,11 @@ func conntrackSysctls() []sysctl {
 	}
 }
 
-// lanSysctls keep the frames of the bridge away from the rules of its namespace.
+// lanSysctls keep the frames of the bridge away from the rules of its namespace, and the bridge itself silent.
 func lanSysctls() []sysctl {
 	return []sysctl{
+		{"net/ipv6/conf/all/disable_ipv6", "1", false},
+		{"net/ipv6/conf/default/disable_ipv6", "1", false},
 		{"net/bridge/bridge-nf-call-iptables", "0", false},
 		{"net/bridge/bridge-nf-call-ip6tables", "0", false},
 		{"net/bridge/bridge-nf-call-arptables", "0", false},
