@@ -1,8 +1,9 @@
 package model
 
 import (
-	"net/netip"
+	"cmp"
 	"slices"
+	"strings"
 )
 
 // Scope says where a packet comes from, as the node that handles it sees it. It is part of the key of every
@@ -125,31 +126,48 @@ func Select(s *Service, f Frontend, n *Node, scope Scope) Selection {
 	default:
 		sel.Verdict = Reject
 	}
-	slices.SortFunc(sel.Backends, func(a, b *Backend) int { return a.Addr.Compare(b.Addr) })
 	return sel
 }
 
-// candidates are the backends of the frontend's port and family, each address once; of two, the one which does not
-// terminate.
+// candidates are the backends of the frontend's port and family, sorted, each address once. Of two with one address
+// (a pod's that is new and one's that is gone, or a move between slices) the one that does not terminate counts.
 func candidates(s *Service, f Frontend) (all []*Backend, left []LeftOut) {
 	ipv6 := f.Addr.Addr().Is6()
-	seen := map[netip.AddrPort]int{}
 	for b := range s.Backends(f.PortName, f.Protocol) {
-		if b.Addr.Addr().Is6() != ipv6 {
+		if b.Addr.Addr().Is6() == ipv6 {
+			all = append(all, b)
+		} else {
 			left = append(left, LeftOut{b, OtherFamily})
-			continue
 		}
-		if i, ok := seen[b.Addr]; ok {
-			if all[i].Terminating && !b.Terminating {
-				all[i], b = b, all[i]
-			}
-			left = append(left, LeftOut{b, Duplicate})
-			continue
-		}
-		seen[b.Addr] = len(all)
-		all = append(all, b)
 	}
-	return all, left
+	slices.SortFunc(all, compareBackends)
+	unique := all[:0]
+	for _, b := range all {
+		if n := len(unique); n > 0 && unique[n-1].Addr == b.Addr {
+			left = append(left, LeftOut{b, Duplicate})
+		} else {
+			unique = append(unique, b)
+		}
+	}
+	return unique, left
+}
+
+// compareBackends orders backends by address, and those of one address by which is to be preferred.
+func compareBackends(a, b *Backend) int {
+	if c := a.Addr.Compare(b.Addr); c != 0 {
+		return c
+	}
+	first := func(a, b bool) int {
+		switch {
+		case a == b:
+			return 0
+		case a:
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(first(!a.Terminating, !b.Terminating), first(a.Ready, b.Ready), first(a.Serving, b.Serving),
+		strings.Compare(a.NodeName, b.NodeName), strings.Compare(a.Target, b.Target))
 }
 
 // choose takes the ready ones that are usable, else those that terminate but still serve. Topology hints do not

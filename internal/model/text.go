@@ -3,7 +3,6 @@ package model
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -12,6 +11,9 @@ func (s *Snapshot) WriteText(w io.Writer) error {
 	var b strings.Builder
 	for n := range s.Nodes() {
 		fmt.Fprintf(&b, "node %s addrs=%v pods=%v zone=%q ready=%t\n", n.Name, n.Addrs, n.PodCIDRs, n.Zone, n.Ready)
+	}
+	for n := range s.Namespaces() {
+		fmt.Fprintf(&b, "namespace %s\n", n)
 	}
 	for svc := range s.Services() {
 		svc.writeText(&b)
@@ -59,7 +61,10 @@ func (s *Service) attributes() string {
 	add(len(s.SourceRanges) > 0, "sources=%v", s.SourceRanges)
 	add(s.HealthCheckNodePort > 0, "healthCheckNodePort=%d", s.HealthCheckNodePort)
 	add(s.PublishNotReady, "publishNotReady")
+	add(s.PreferSameNode, "prefer=SameNode")
+	add(s.PreferSameZone, "prefer=SameZone")
 	add(s.LoadBalancerIP.IsValid(), "loadBalancerIP=%s", s.LoadBalancerIP)
+	add(len(s.LoadBalancerAddrs) > 0, "loadBalancerAddrs=%v", s.LoadBalancerAddrs)
 	return strings.Join(a, "")
 }
 
@@ -69,6 +74,9 @@ func (f Frontend) String() string {
 
 func (b *Backend) String() string {
 	parts := []string{fmt.Sprintf("%s/%s port=%q", b.Addr, b.Protocol, b.PortName)}
+	if b.Addr.Port() == 0 {
+		parts[0] = b.Addr.Addr().String()
+	}
 	add := func(k, v string) {
 		if v != "" {
 			parts = append(parts, k+"="+v)
@@ -98,5 +106,5 @@ func (b *Backend) Condition() string {
 	if len(c) == 0 {
 		return "unready"
 	}
-	return strings.Join(slices.Compact(c), "+")
+	return strings.Join(c, "+")
 }
