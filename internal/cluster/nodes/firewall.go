@@ -5,7 +5,6 @@ package nodes
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
@@ -45,6 +44,34 @@ func (p passage) exprs() exprs {
 		x = append(x, answers()...)
 	}
 	return append(x, accept()...)
+}
+
+// nft is the passage in the grammar of nft, for the user's own tables.
+func (p passage) nft() string {
+	return p.words("iifname ", "oifname ", "ip saddr ", "ip daddr ", "ct state established,related", "accept")
+}
+
+// iptables is the passage as arguments of iptables.
+func (p passage) iptables() string {
+	return p.words("-i ", "-o ", "-s ", "-d ", "-m conntrack --ctstate RELATED,ESTABLISHED", "-j ACCEPT")
+}
+
+// words says the passage in somebody's words.
+func (p passage) words(in, out, src, dst, answers, accept string) string {
+	var parts []string
+	for _, w := range []struct {
+		on         bool
+		word, what string
+	}{
+		{p.in != "", in, p.in}, {p.out != "", out, p.out},
+		{p.src.IsValid(), src, p.src.String()}, {p.dst.IsValid(), dst, p.dst.String()},
+		{p.answers, answers, ""}, {true, accept, ""},
+	} {
+		if w.on {
+			parts = append(parts, w.word+w.what)
+		}
+	}
+	return strings.Join(parts, " ")
 }
 
 // forwarded is what the host has to forward for the cluster: what its nodes start. With a Host node also what is
@@ -110,7 +137,8 @@ func (c *Config) passFirewall() ([]Notice, error) {
 	if err := conn.Commit(b); err != nil {
 		return nil, fmt.Errorf("let the nodes through the host's firewall: %w", err)
 	}
-	return c.firewallNotices(conn)
+	notices, err := c.firewallNotices(conn)
+	return append(notices, c.legacyNotices()...), err
 }
 
 // pass replaces our rules in a chain by the wanted ones, at its head.
@@ -151,65 +179,4 @@ func (c *Config) unpassFirewall() error {
 		}
 	}
 	return conn.Commit(b)
-}
-
-// firewallNotices names the firewalls whose rules are not ours to change, with what to tell them.
-func (c *Config) firewallNotices(conn *nfnl.Conn) (notices []Notice, err error) {
-	link := HostLink(c.Name)
-	for _, family := range []nfnl.Family{nfnl.IPv4, nfnl.Inet} {
-		tables, err := conn.Tables(family)
-		if err != nil {
-			return nil, err
-		}
-		for _, t := range tables {
-			chain, err := forwardFilter(conn, t)
-			switch {
-			case err != nil:
-				return nil, err
-			case chain == "" || foreignToUs(t):
-			case t.Name == "firewalld":
-				notices = append(notices, Notice{"firewalld rejects what the nodes send to the outside.",
-					"firewall-cmd --zone=trusted --add-interface=" + link})
-			default:
-				notices = append(notices, Notice{
-					fmt.Sprintf("If the nftables chain %q of table %s %s drops, the nodes do not reach the outside.", chain, t.Family, t.Name),
-					fmt.Sprintf("nft insert rule %s %s %s iifname %s accept; nft insert rule %s %s %s oifname %s ct state established,related accept",
-						t.Family, t.Name, chain, link, t.Family, t.Name, chain, link)})
-			}
-		}
-	}
-	return append(notices, c.legacyNotice()...), nil
-}
-
-// foreignToUs reports tables whose forward chain is taken care of, or only looks at its owner's own traffic.
-func foreignToUs(t nfnl.Table) bool {
-	return t.Family == nfnl.IPv4 && t.Name == filterTable || strings.HasPrefix(t.Name, "minato") ||
-		strings.HasPrefix(t.Name, "docker-") || strings.HasPrefix(t.Name, "kube-")
-}
-
-// forwardFilter is the name of a table's base chain that can drop forwarded packets.
-func forwardFilter(conn *nfnl.Conn, t nfnl.Table) (string, error) {
-	chains, err := conn.Chains(t.Family, t.Name)
-	for _, ch := range chains {
-		if ch.Type == "filter" && ch.Hook == nfnl.Forward {
-			return ch.Name, err
-		}
-	}
-	return "", err
-}
-
-// legacyNotice covers iptables with its old kernel interface, whose rules netlink does not show.
-func (c *Config) legacyNotice() []Notice {
-	var tables []byte
-	err := c.HostNetns.Do(func() (err error) {
-		tables, err = os.ReadFile("/proc/thread-self/net/ip_tables_names")
-		return err
-	})
-	if err != nil || !slices.Contains(strings.Fields(string(tables)), filterTable) {
-		return nil
-	}
-	link := HostLink(c.Name)
-	return []Notice{{"If the FORWARD chain of iptables-legacy drops, the nodes do not reach the outside.",
-		"iptables-legacy -I FORWARD -i " + link + " -j ACCEPT; iptables-legacy -I FORWARD -o " + link +
-			" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"}}
 }

@@ -4,6 +4,7 @@ package nodes
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"sync"
 
@@ -97,23 +98,22 @@ func isPodRoute(r netlink.Route) bool {
 	return r.Type == unix.RTN_UNICAST && r.Gw == nil && prefixOf(r.Dst).IsSingleIP()
 }
 
-// repairPodRoutes gives the routes to pods the node's address, should that have changed.
+// repairPodRoutes restores the routes to pods. The kernel deletes them together with the node's address, which is
+// their source; the pods' neighbour entries stay, and say which address is behind which link.
 func (c *Config) repairPodRoutes(n *node) error {
-	routes, err := n.routes()
+	known, err := list(func() ([]netlink.Neigh, error) { return n.NeighList(0, netlink.FAMILY_V4) })
 	if err != nil {
-		return err
+		return fmt.Errorf("list neighbours in %s: %w", n.ns, err)
 	}
-	for _, r := range routes {
-		src := n.Addrs[c.familyIndex(prefixOf(r.Dst).Addr())].AsSlice()
-		if !isPodRoute(r) || r.Src.Equal(src) {
-			continue
-		}
-		r.Src = src
-		if err := n.RouteReplace(&r); err != nil {
-			return err
+	var wanted []netlink.Route
+	for _, k := range known {
+		addr, _ := netip.AddrFromSlice(k.IP)
+		i := c.familyIndex(addr)
+		if k.State&netlink.NUD_PERMANENT != 0 && n.PodCIDRs[i].Contains(addr) {
+			wanted = append(wanted, route(single(addr), netlink.Route{LinkIndex: k.LinkIndex, Src: n.Addrs[i].AsSlice()}))
 		}
 	}
-	return nil
+	return n.setRoutes(wanted, func(netlink.Route) bool { return false })
 }
 
 // familyIndex is the index in Config.Families of an address's family.

@@ -85,12 +85,11 @@ func (c *Config) uses(host *space) (all []use, err error) {
 			continue
 		}
 		names[l.Attrs().Index] = l.Attrs().Name
-		addrs, err := list(func() ([]netlink.Addr, error) { return host.AddrList(l, netlink.FAMILY_V4) })
+		addrs, err := host.addresses(l)
 		if err != nil {
-			return nil, fmt.Errorf("list addresses of the host: %w", err)
+			return nil, err
 		}
-		for _, a := range addrs {
-			p := prefixOf(a.IPNet)
+		for _, p := range addrs {
 			all = append(all, use{p, fmt.Sprintf("link %s (%s)", l.Attrs().Name, p)})
 		}
 	}

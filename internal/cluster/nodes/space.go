@@ -114,27 +114,41 @@ func (s *space) settle(ctx context.Context, l netlink.Link) {
 // setAddresses makes the wanted addresses the only ones of their families on a link.
 func (s *space) setAddresses(l netlink.Link, wanted []netip.Prefix) error {
 	name := l.Attrs().Name
-	have, err := list(func() ([]netlink.Addr, error) { return s.AddrList(l, netlink.FAMILY_V4) })
+	have, err := s.addresses(l)
 	if err != nil {
-		return fmt.Errorf("list addresses of %s in %s: %w", name, s.ns, err)
+		return err
 	}
-	missing := slices.Clone(wanted)
-	for _, a := range have {
-		p := prefixOf(a.IPNet)
-		if i := slices.Index(missing, p); i >= 0 {
-			missing = slices.Delete(missing, i, i+1)
+	for _, p := range have {
+		if slices.Contains(wanted, p) {
 			continue
 		}
-		if err := s.AddrDel(l, &netlink.Addr{IPNet: a.IPNet}); err != nil {
+		if err := s.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fmt.Errorf("delete address %s of %s in %s: %w", p, name, s.ns, err)
 		}
 	}
-	for _, p := range missing {
+	if have, err = s.addresses(l); err != nil { // anew, because others may have gone with a primary one
+		return err
+	}
+	for _, p := range wanted {
+		if slices.Contains(have, p) {
+			continue
+		}
 		if err := s.AddrAdd(l, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
 			return fmt.Errorf("add address %s to %s in %s: %w", p, name, s.ns, err)
 		}
 	}
 	return nil
+}
+
+func (s *space) addresses(l netlink.Link) (all []netip.Prefix, err error) {
+	have, err := list(func() ([]netlink.Addr, error) { return s.AddrList(l, netlink.FAMILY_V4) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s in %s: %w", l.Attrs().Name, s.ns, err)
+	}
+	for _, a := range have {
+		all = append(all, prefixOf(a.IPNet))
+	}
+	return all, nil
 }
 
 // setRoutes makes the wanted routes the only ones of ours among those that belong.
