@@ -42,7 +42,7 @@ func (v View) Append(msg []byte, n *Name, qtype uint16, limit int, turn uint32) 
 	}
 	switch {
 	case qtype == TypeANY:
-		return append(appendHeader(msg, questionPtr, TypeHINFO, TTL, 9), "\x07RFC8482\x00"...), Answer{Answers: 1}
+		return AppendANY(msg), Answer{Answers: 1}
 	case qtype == TypeSOA && front == 0:
 		return v.appendSOA(msg, apex), Answer{Answers: 1}
 	case e != nil && e.target != "" && (qtype == TypeA || qtype == TypeAAAA):
@@ -60,6 +60,11 @@ func (v View) Append(msg []byte, n *Name, qtype uint16, limit int, turn uint32) 
 		return appendSet(msg, &rrset{answers: uint16(answers), whole: s.whole, body: body}, limit, turn)
 	}
 	return appendSet(msg, s, limit, turn)
+}
+
+// AppendANY appends the one small record with which questions of type ANY are answered (RFC 8482, 4.2).
+func AppendANY(msg []byte) []byte {
+	return append(appendHeader(msg, questionPtr, TypeHINFO, TTL, 9), "\x07RFC8482\x00"...)
 }
 
 // implied reports names that exist without an entry: the apexes, and the upper part of a reverse zone.
@@ -207,6 +212,12 @@ func (v View) appendEmpty(msg []byte, apex int) ([]byte, Answer) {
 	return v.appendSOA(msg, apex), Answer{Authority: 1}
 }
 
+// AppendEmpty is what Append says of a name of ours that has no record of the type asked for.
+func (v View) AppendEmpty(msg []byte, n *Name) ([]byte, Answer) {
+	front, _ := v.zone.own(n)
+	return v.appendEmpty(msg, headerLen+int(n.starts[front]))
+}
+
 // appendSOA appends the SOA record of the zone whose name stands at offset apex. The serial is the revision.
 func (v View) appendSOA(msg []byte, apex int) []byte {
 	owner := 0xC000 | uint16(apex)
@@ -286,4 +297,15 @@ func NextRecord(b []byte, at int) int {
 		return -1
 	}
 	return at
+}
+
+// TTLOffset is the offset of the TTL of the record at offset at, which NextRecord found whole.
+func TTLOffset(b []byte, at int) int {
+	for b[at] != 0 && b[at] < 0xC0 {
+		at += 1 + int(b[at])
+	}
+	if b[at] >= 0xC0 {
+		at++
+	}
+	return at + 1 + 4
 }

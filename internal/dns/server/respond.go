@@ -1,6 +1,9 @@
 package server
 
 import (
+	"bytes"
+	"time"
+
 	"minato/internal/dns"
 )
 
@@ -19,6 +22,7 @@ type responder struct {
 	from client
 	q    query
 	turn uint32
+	key  []byte
 }
 
 // respond writes the reply to message b into out and returns it. It is empty when there is none, or when it comes
@@ -36,13 +40,65 @@ func (r *responder) respond(out, b []byte, limit int) []byte {
 		return q.finish(out, 0, q.rcode, 0, 0, 0)
 	}
 	r.turn++
-	out, a := r.s.cfg.Table.View().Append(out, &q.name, q.qtype, q.room(limit), r.turn)
-	if a.Foreign || a.Chase != "" {
-		return q.finish(out[:q.end], 0, dns.RcodeRefused, 0, 0, 0)
+	view := r.s.cfg.Table.View()
+	out, a := view.Append(out, &q.name, q.qtype, q.room(limit), r.turn)
+	switch {
+	case a.Foreign:
+		return r.foreign(out, b, limit)
+	case a.Chase != "":
+		return r.chase(out, b, limit, a, view)
 	}
-	flags := uint16(flagAA)
+	flags := r.s.recursion() | flagAA
 	if a.Truncated {
 		flags |= flagTC
 	}
 	return q.finish(out, flags, int(a.Rcode), a.Answers, a.Authority, a.Extra)
+}
+
+// recursion is the flag that says whether names of other zones are answered too.
+func (s *Server) recursion() uint16 {
+	if s.forward == nil {
+		return 0
+	}
+	return flagRA
+}
+
+// foreign answers a question of another zone: from the cache, or later, when an upstream has.
+func (r *responder) foreign(out, b []byte, limit int) []byte {
+	q, f := &r.q, r.s.forward
+	switch {
+	case f == nil:
+		return q.finish(out, 0, dns.RcodeRefused, 0, 0, 0)
+	case q.qtype == dns.TypeANY: // RFC 8482
+		return q.finish(dns.AppendANY(out), flagRA, dns.RcodeSuccess, 1, 0, 0)
+	case q.qtype == dns.TypeHINFO && f.upstreams.probed(q.name.Wire()):
+		return q.finish(out, flagRA, dns.RcodeNXDomain, 0, 0, 0)
+	}
+	r.key = key(r.key, q.name.Wire(), q.qtype, q)
+	now := time.Now()
+	if a := f.cache.get(r.key, now); a != nil {
+		return forwarded(out, q, a, limit, now)
+	}
+	f.ask(string(r.key), &pending{q: *q, head: bytes.Clone(b[:q.end]), limit: limit, to: r.from.later()})
+	return out[:0]
+}
+
+// chase looks up the target of an ExternalName and answers with what was found.
+func (r *responder) chase(out, b []byte, limit int, a dns.Answer, view dns.View) []byte {
+	q, f := &r.q, r.s.forward
+	if f == nil { // the CNAME alone: the client may know where to ask
+		return q.finish(out, flagAA, dns.RcodeSuccess, a.Answers, 0, 0)
+	}
+	p := &pending{
+		q: *q, head: bytes.Clone(b[:q.end]), limit: limit,
+		target: a.Chase, chain: bytes.Clone(out[q.end:]), links: a.Answers, view: view,
+	}
+	r.key = key(r.key, []byte(a.Chase), q.qtype, q)
+	now := time.Now()
+	if known := f.cache.get(r.key, now); known != nil {
+		return p.reply(out, known, now)
+	}
+	p.to = r.from.later()
+	f.ask(string(r.key), p)
+	return out[:0]
 }

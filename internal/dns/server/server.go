@@ -30,6 +30,10 @@ type Config struct {
 	Table *dns.Table   // answers of the own zones
 	Log   *slog.Logger // nil: slog.Default()
 
+	Upstreams     []netip.AddrPort // resolvers for all other names, in order of preference
+	ResolvConf    string           // where they are listed when none is given; both empty: other names are refused
+	UpstreamNetns netns.NS         // namespace from which they are asked: the host's, where 127.0.0.53 works
+
 	Sockets int // UDP sockets for each address; 0: one, or one for each processor from three on
 }
 
@@ -38,6 +42,9 @@ type Server struct {
 	cfg   Config
 	log   *slog.Logger
 	state atomic.Pointer[string] // why it does not answer yet; nil: it does
+
+	upstreams *upstreams // nil: other names are refused
+	forward   *forwarder // the same
 }
 
 // New makes a server that does not listen yet.
@@ -58,6 +65,13 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	s := &Server{cfg: cfg, log: cfg.Log}
+	if len(cfg.Upstreams) > 0 || cfg.ResolvConf != "" {
+		var own []netip.AddrPort
+		for _, a := range cfg.Addrs {
+			own = append(own, netip.AddrPortFrom(a, cfg.Port))
+		}
+		s.upstreams = newUpstreams(cfg, own)
+	}
 	s.not("not started")
 	return s, nil
 }
@@ -70,6 +84,15 @@ func (s *Server) Ready() (ok bool, reason string) {
 		return false, *r
 	}
 	return s.cfg.Table.Ready()
+}
+
+// Forwarding reports whether names outside the own zones can be asked for, and if not, why. It is apart from Ready: a
+// machine without a resolver still has a working cluster.
+func (s *Server) Forwarding() (ok bool, reason string) {
+	if s.upstreams == nil {
+		return false, "no upstream resolver is configured"
+	}
+	return s.upstreams.usable()
 }
 
 // Run listens until ctx ends. It returns nil then, and an error when it cannot listen. All that it started and added
@@ -90,6 +113,12 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
+	if s.upstreams != nil {
+		s.upstreams.load()
+		s.forward = newForwarder(ctx, s.upstreams)
+		wg.Go(func() { s.upstreams.watch(ctx) })
+		defer s.forward.wg.Wait()
+	}
 	for _, u := range socks.udp {
 		wg.Go(func() {
 			if err := s.serveUDP(u); err != nil {

@@ -57,6 +57,8 @@ func testTable(t testing.TB, s *model.Snapshot) *dns.Table {
 	return table
 }
 
+var discard = slog.New(slog.DiscardHandler)
+
 // start runs a server on a free loopback port and returns its address.
 func start(t testing.TB, cfg Config) string {
 	t.Helper()
@@ -67,7 +69,7 @@ func start(t testing.TB, cfg Config) string {
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
 	l.Close()
 	cfg.Addrs, cfg.Port = []netip.Addr{netip.MustParseAddr("127.0.0.1")}, port
-	cfg.Log = slog.New(slog.DiscardHandler)
+	cfg.Log = discard
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -148,11 +148,14 @@ func (s *stream) later() sender {
 	return s
 }
 
+// send does not wait for the client to read: others wait for the same answer.
 func (s *stream) send(reply []byte) {
-	defer s.wg.Done()
-	if s.write(reply) != nil {
-		s.conn.CloseRead() //nolint:errcheck // ends the reader, which closes
-	}
+	go func() {
+		defer s.wg.Done()
+		if s.write(reply) != nil {
+			s.conn.CloseRead() //nolint:errcheck // ends the reader, which closes
+		}
+	}()
 }
 
 // finish waits for the promised replies and closes.
