@@ -1,0 +1,6 @@
+// Package walkthrough has only tests: the steps of five articles about Services, done as their readers do them, on real
+// containers and with the real kubectl. A step is named as in "A2": article A, step 2.
+//
+// Every step runs on the YAML of ../../examples. Where the articles are at hand ($MINATO_ARTICLES) it also runs on theirs,
+// and with the very commands that they type.
+package walkthrough
