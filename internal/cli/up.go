@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"minato/internal/instance"
-	"minato/internal/run"
 )
 
 // upFlags are the flags of `minato up` as written.
@@ -132,5 +131,3 @@ func (f *upFlags) parseNodes(nodes []instance.Node) ([]instance.Node, error) {
 }
 
 func nameFlag(i instance.Instance) string { return (&options{name: i.Name}).nameFlag() }
-
-var _ = run.Up

@@ -114,14 +114,12 @@ func teardown(ctx context.Context, inst instance.Instance, p *progress) error {
 	log := slog.New(slog.DiscardHandler)
 	var errs []error
 	errs = append(errs, p.step("containers", func() error {
-		return containerd.Delete(ctx, containerd.Config{Dir: inst.ContainerdDir(), RunDir: inst.ContainerdRunDir(), Log: log})
+		return containerd.Stop(ctx, containerd.Config{Dir: inst.ContainerdDir(), RunDir: inst.ContainerdRunDir(), CgroupRoot: inst.CgroupRoot(), Log: log})
 	}))
 	errs = append(errs, p.step("network", func() error {
 		return nodes.Delete(ctx, nodes.Config{Name: inst.Name, StateDir: inst.StateDir, Log: log})
 	}))
-	errs = append(errs, p.step("mounts and cgroups", func() error {
-		return errors.Join(unmountBelow(inst.StateDir), unmountBelow(inst.RunDir), removeCgroups(inst.CgroupRoot()))
-	}))
+	errs = append(errs, p.step("volumes", func() error { return unmountBelow(inst.StateDir) }))
 	return errors.Join(errs...)
 }
 
@@ -162,32 +160,4 @@ func unescape(s string) string {
 		b.WriteByte(s[i])
 	}
 	return b.String()
-}
-
-// removeCgroups removes the cgroup root from every hierarchy, with what is below it. Only empty ones can go.
-func removeCgroups(root string) error {
-	hierarchies, err := filepath.Glob("/sys/fs/cgroup/*" + root)
-	if err != nil {
-		return fmt.Errorf("list cgroups: %w", err)
-	}
-	var errs []error
-	for _, top := range append(hierarchies, "/sys/fs/cgroup"+root) {
-		var dirs []string
-		err := filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
-			if errors.Is(err, os.ErrNotExist) {
-				return nil
-			}
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return err
-		})
-		errs = append(errs, err)
-		for i := len(dirs) - 1; i >= 0; i-- {
-			if err := os.Remove(dirs[i]); err != nil && !errors.Is(err, os.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

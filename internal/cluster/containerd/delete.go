@@ -44,6 +44,15 @@ func Delete(ctx context.Context, cfg Config) error {
 	return nil
 }
 
+// Stop stops all pods of the instance, without grace beyond a second, and containerd; also what a crash of this
+// program or of containerd left of either. Images stay.
+func Stop(ctx context.Context, cfg Config) error {
+	if err := cfg.stop(ctx); err != nil {
+		return fmt.Errorf("stopping containerd: %w", err)
+	}
+	return nil
+}
+
 // stop ends pods, containerd, and what a crash may have left of either.
 func (c Config) stop(ctx context.Context) error {
 	ids := c.containers()

@@ -1,0 +1,111 @@
+package run
+
+import (
+	"context"
+	"net/netip"
+	"path/filepath"
+
+	"minato/internal/apply"
+	"minato/internal/cluster/kubelet"
+	"minato/internal/dataplane/nftables/kernel"
+	"minato/internal/dns"
+	dnsserver "minato/internal/dns/server"
+	"minato/internal/model"
+	"minato/internal/netns"
+	"minato/internal/source/kube"
+)
+
+// dnsService is the Service at whose address every node answers DNS by itself.
+var dnsService = model.ServiceName{Namespace: "kube-system", Name: "kube-dns"}
+
+// agent is the data path of one node, and its kubelet.
+type agent struct {
+	node      model.Node
+	netns     netns.NS
+	dataplane *kernel.Applier
+	table     *dns.Table
+	dns       *dnsserver.Server
+}
+
+// newAgent starts everything of the i-th node.
+func (u *instanceRun) newAgent(i int) (a *agent, err error) {
+	n := u.cfg.Nodes[i]
+	a = &agent{node: model.Node{Name: n.Name, Addrs: []netip.Addr{n.Addr}, PodCIDRs: []netip.Prefix{u.cfg.NodePodCIDR(i)}}}
+	if a.netns, err = u.network.Netns(n.Name); err != nil {
+		return nil, err
+	}
+	a.node.Netns = a.netns.Path()
+	if err := u.startDataPath(a); err != nil {
+		return nil, err
+	}
+	return a, u.startKubelet(a)
+}
+
+// startDataPath wires source -> apply -> nftables and DNS for one node.
+func (u *instanceRun) startDataPath(a *agent) (err error) {
+	log := u.opt.Log.With("node", a.node.Name)
+	a.dataplane, err = kernel.New(kernel.Config{
+		Netns: a.netns, Table: "minato", ServiceCIDRs: []netip.Prefix{u.cfg.ServiceCIDR},
+		Except: map[model.ServiceName]bool{dnsService: true}, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	u.onClose(func() { _ = a.dataplane.Close() }) // the table stays: connections go on
+	a.table, err = dns.NewTable(dns.Zone{
+		Domain: u.cfg.ClusterDomain, Reverse: []netip.Prefix{u.cfg.ServiceCIDR, u.cfg.PodCIDR},
+		Addrs: []netip.Addr{u.cfg.DNSAddr()}, Service: dnsService,
+	})
+	if err != nil {
+		return err
+	}
+	a.dns, err = dnsserver.New(dnsserver.Config{Netns: a.netns, Addrs: []netip.Addr{u.cfg.DNSAddr()}, Table: a.table, Log: log})
+	if err != nil {
+		return err
+	}
+	u.goRun("DNS of "+a.node.Name, a.dns.Run)
+	loop := apply.New(apply.Config{
+		Source: u.builder, Node: a.node, Board: u.board, Log: log,
+		Programmers: []apply.Programmer{a.dataplane}, Publishers: []apply.Publisher{named{a.table}},
+	})
+	u.goRun("data path of "+a.node.Name, loop.Run)
+	return nil
+}
+
+// named gives the DNS table the name under which it reports.
+type named struct{ *dns.Table }
+
+func (named) Name() string { return "dns" }
+
+func (u *instanceRun) startKubelet(a *agent) error {
+	cfg, err := u.api.NodeConfig(a.node.Name)
+	if err != nil {
+		return err
+	}
+	client, err := kube.Client(cfg)
+	if err != nil {
+		return err
+	}
+	serving, err := u.api.KubeletServing(a.node.Name, a.node.Addrs...)
+	if err != nil {
+		return err
+	}
+	cri, images, err := u.containerd.CRI(u.ctx)
+	if err != nil {
+		return err
+	}
+	services := u.api.Informers().Core().V1().Services()
+	dir := filepath.Join(u.inst.StateDir, "nodes", a.node.Name)
+	k, err := kubelet.New(kubelet.Config{
+		NodeName: a.node.Name, Addresses: a.node.Addrs, Netns: a.netns, PodCIDRs: []string{a.node.PodCIDRs[0].String()},
+		Client: client, Services: services.Lister(), ServicesSynced: services.Informer().HasSynced,
+		Runtime: cri, Images: images, ClusterDNS: []netip.Addr{u.cfg.DNSAddr()}, ClusterDomain: u.cfg.ClusterDomain,
+		Serving: serving, ClientCA: u.api.ClientCA(), StateDir: dir, PodLogsDir: filepath.Join(dir, "logs"),
+		CgroupRoot: u.inst.CgroupRoot(), LeaseInterval: leaseInterval, Log: u.opt.Log.With("node", a.node.Name),
+	})
+	if err != nil {
+		return err
+	}
+	u.goRun("kubelet of "+a.node.Name, func(ctx context.Context) error { return k.Run(ctx) })
+	return nil
+}

@@ -1,0 +1,205 @@
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"minato/internal/dataplane/nftables"
+	"minato/internal/explain"
+	"minato/internal/model"
+	"minato/internal/source/kube"
+	"minato/internal/web"
+)
+
+// podGetter asks the API for one pod; ok is false when there is none.
+type podGetter func(ctx context.Context, namespace, name string) (kube.Pod, bool, error)
+
+// control is what the control socket serves.
+func (u *instanceRun) control(pods podGetter) web.Backend {
+	return web.Backend{
+		Status: u.status,
+		Nodes:  u.nodes,
+		Show:   u.show,
+		Diff:   u.diff,
+		Explain: func(ctx context.Context, dest string, q web.Query, w io.Writer) (int, error) {
+			return u.explain(ctx, dest, q, pods, w)
+		},
+		Images: u.imageNames,
+		Load:   u.load,
+	}
+}
+
+// agentOf finds a node by name; an empty name is the first.
+func (u *instanceRun) agentOf(name string) (*agent, error) {
+	var names []string
+	for _, a := range u.agents {
+		if a.node.Name == name || name == "" {
+			return a, nil
+		}
+		names = append(names, a.node.Name)
+	}
+	return nil, fmt.Errorf("name one of the nodes (%s): there is no node %s: %w", strings.Join(names, ", "), name, web.ErrNotFound)
+}
+
+func (u *instanceRun) nodes(context.Context) ([]web.Node, error) {
+	snapshot := u.builder.Current()
+	var all []web.Node
+	for _, a := range u.agents {
+		api := snapshot.NodeNamed(a.node.Name)
+		all = append(all, web.Node{
+			Name: a.node.Name, Addr: a.node.Addrs[0].String(), Netns: a.netns.Path(), Ready: api != nil && api.Ready,
+		})
+	}
+	return all, nil
+}
+
+// status prints what every component of every node has reached.
+func (u *instanceRun) status(_ context.Context, q web.Query, w io.Writer) error {
+	entries, snapshot := u.board.Entries(), u.builder.Current()
+	if q.JSON {
+		return json.NewEncoder(w).Encode(struct {
+			Revision uint64 `json:"revision"`
+			Services int    `json:"services"`
+			Entries  any    `json:"components"`
+		}{snapshot.Revision, snapshot.Len(), entries})
+	}
+	fmt.Fprintf(w, "revision %d, %d Services, %d nodes; API https://127.0.0.1:%d\n\n", snapshot.Revision, snapshot.Len(), len(u.agents), u.cfg.APIPort)
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "NODE\tCOMPONENT\tAPPLIED\tSINCE\tSTATE")
+	for _, e := range entries {
+		state := "ok"
+		if e.Error != "" {
+			state = e.Error
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", e.Node, e.Component, e.Applied, time.Since(e.Since).Round(time.Second), state)
+	}
+	for _, a := range u.agents {
+		if ok, reason := a.dns.Ready(); !ok {
+			fmt.Fprintf(t, "%s\tdns server\t\t\t%s\n", a.node.Name, reason)
+		}
+	}
+	return t.Flush()
+}
+
+// show prints what the Services come to on a node.
+func (u *instanceRun) show(_ context.Context, what string, q web.Query, w io.Writer) error {
+	a, err := u.agentOf(q.Node)
+	if err != nil {
+		return err
+	}
+	snapshot := u.builder.Current().On(&a.node)
+	if api := snapshot.NodeNamed(a.node.Name); api != nil {
+		snapshot = snapshot.On(api)
+	}
+	switch what {
+	case "services":
+		return snapshot.WriteText(w)
+	case "frontends":
+		return writeFrontends(snapshot, w)
+	case "nftables":
+		return nftables.New(snapshot, map[model.ServiceName]bool{dnsService: true}).WriteText(w)
+	case "dns":
+		return a.table.WriteText(w)
+	}
+	return fmt.Errorf("show one of services, frontends, nftables, dns: there is no %q: %w", what, web.ErrNotFound)
+}
+
+// writeFrontends lists every address at which the node answers, and how many backends it has.
+func writeFrontends(s *model.Snapshot, w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "ADDRESS\tPROTOCOL\tKIND\tSERVICE\tPORT\tVERDICT\tBACKENDS")
+	for svc := range s.Services() {
+		for _, f := range svc.Frontends {
+			sel := model.Select(svc, f, s.Node, model.Outside)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\n", f.Addr, f.Protocol, f.Kind, svc.Name, f.PortName, sel.Verdict, len(sel.Backends))
+		}
+	}
+	return t.Flush()
+}
+
+// diff compares the kernel of one node, or of all, with the plan.
+func (u *instanceRun) diff(ctx context.Context, q web.Query, w io.Writer) (exit int, err error) {
+	type difference struct {
+		Node string `json:"node"`
+		Text string `json:"difference"`
+	}
+	all := []difference{}
+	for _, a := range u.agents {
+		if q.Node != "" && q.Node != a.node.Name {
+			continue
+		}
+		found, err := a.dataplane.Diff(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("read the kernel of node %s: %w", a.node.Name, err)
+		}
+		for _, d := range found {
+			all = append(all, difference{a.node.Name, d.String()})
+		}
+	}
+	if len(all) > 0 {
+		exit = 1
+	}
+	if q.JSON {
+		return exit, json.NewEncoder(w).Encode(all)
+	}
+	for _, d := range all {
+		fmt.Fprintf(w, "%s: %s\n", d.Node, d.Text)
+	}
+	return exit, nil
+}
+
+func (u *instanceRun) explain(ctx context.Context, dest string, q web.Query, pods podGetter, w io.Writer) (exit int, err error) {
+	var lookup error
+	world := explain.World{
+		Snapshot: u.builder.Current(), Names: u.agents[0].table.View(), Domain: u.cfg.ClusterDomain,
+		ServiceCIDRs: []netip.Prefix{u.cfg.ServiceCIDR},
+		Pods: func(namespace, name string) (explain.Pod, bool) {
+			p, ok, err := pods(ctx, namespace, name)
+			lookup = errors.Join(lookup, err)
+			return explain.Pod(p), ok
+		},
+	}
+	r, err := explain.Explain(world, explain.Query{To: dest, From: q.From, Protocol: q.Protocol})
+	if err = errors.Join(lookup, err); err != nil {
+		return 0, err
+	}
+	if q.JSON {
+		return r.Verdict.ExitCode(), json.NewEncoder(w).Encode(r)
+	}
+	return r.Verdict.ExitCode(), r.WriteText(w)
+}
+
+func (u *instanceRun) imageNames(context.Context) ([]string, error) {
+	list, err := u.store.List()
+	var names []string
+	for _, i := range list {
+		names = append(names, i.Ref)
+	}
+	return names, err
+}
+
+// load keeps an archive that comes over the socket in a file, because an archive is read more than once.
+func (u *instanceRun) load(ctx context.Context, r io.Reader) (names []string, err error) {
+	f, err := os.CreateTemp(u.inst.StateDir, "image-*.tar")
+	if err != nil {
+		return nil, fmt.Errorf("keep the archive: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = io.Copy(f, r)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("keep the archive: %w", err)
+	}
+	list, err := u.store.Load(ctx, f.Name())
+	for _, i := range list {
+		names = append(names, i.Ref)
+	}
+	return names, err
+}

@@ -1,0 +1,385 @@
+// Package run connects everything: it is the one place which knows all packages, in plain constructors, read from
+// top to bottom.
+//
+// It holds no rules. What a component does, its own package says; here is only who gets what, who waits for whom, and
+// in which order things start and stop.
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"minato/internal/cluster/apiserver"
+	"minato/internal/cluster/cni"
+	"minato/internal/cluster/containerd"
+	"minato/internal/cluster/controllers"
+	"minato/internal/cluster/images"
+	"minato/internal/cluster/kubeconfig"
+	"minato/internal/cluster/nodes"
+	"minato/internal/cluster/scheduler"
+	"minato/internal/instance"
+	"minato/internal/source"
+	"minato/internal/source/kube"
+	"minato/internal/status"
+	"minato/internal/web"
+)
+
+// Owner is the user whom the control socket and the kubeconfig belong to.
+type Owner struct{ UID, GID int }
+
+// Options are what does not outlive one start.
+type Options struct {
+	Progress io.Writer // told what is done and what is waited for
+	Log      *slog.Logger
+	Owner    Owner
+}
+
+// Running is an instance that is up.
+type Running struct {
+	stop func()
+	done chan struct{}
+	err  error
+}
+
+// Wait returns when the instance has ended, with the reason when it was not asked to. Pods run on.
+func (r *Running) Wait() error {
+	<-r.done
+	return r.err
+}
+
+// instanceRun is one run of an instance, from start to end.
+type instanceRun struct {
+	inst instance.Instance
+	cfg  instance.Config
+	opt  Options
+	p    *progress
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup // everything that works until ctx ends
+	closes []func()       // afterwards, last first
+
+	network    *nodes.Network
+	store      *images.Store
+	containerd *containerd.Daemon
+	api        *apiserver.Server
+	builder    *source.Builder
+	board      *status.Board
+	agents     []*agent
+}
+
+// Up starts the instance and returns when its nodes are ready. It ends when ctx does.
+func Up(ctx context.Context, inst instance.Instance, cfg instance.Config, opt Options) (*Running, error) {
+	if err := inst.MakeDirs(); err != nil {
+		return nil, err
+	}
+	unlock, err := inst.Lock()
+	if errors.Is(err, instance.ErrRunning) {
+		return nil, fmt.Errorf("choose another --name, or stop it first (minato down --name %s): %w", inst.Name, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	u := &instanceRun{inst: inst, cfg: cfg, opt: opt, p: newProgress(opt.Progress), builder: source.NewBuilder(), board: new(status.Board)}
+	u.ctx, u.cancel = context.WithCancelCause(ctx)
+	u.onClose(unlock)
+	u.p.say("minato: instance %s, %d nodes, state in %s", inst.Name, len(cfg.Nodes), inst.StateDir)
+	if err := u.start(); err != nil {
+		if cause := context.Cause(u.ctx); u.ctx.Err() != nil && !errors.Is(cause, context.Canceled) {
+			err = cause // the component that ended says more than those that waited for it
+		}
+		u.cancel(err)
+		u.finish()
+		return nil, err
+	}
+	u.p.say("ready in %s", u.p.took())
+	r := &Running{stop: func() { u.cancel(nil) }, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		<-u.ctx.Done()
+		if cause := context.Cause(u.ctx); ctx.Err() == nil && !errors.Is(cause, context.Canceled) {
+			r.err = cause
+		}
+		u.finish()
+	}()
+	return r, nil
+}
+
+// finish waits for all work, then closes what was opened, last first.
+func (u *instanceRun) finish() {
+	u.work.Wait()
+	for i := len(u.closes) - 1; i >= 0; i-- {
+		u.closes[i]()
+	}
+}
+
+func (u *instanceRun) onClose(f func()) { u.closes = append(u.closes, f) }
+
+// goRun runs f until the instance ends. A component that ends before is the instance's end.
+func (u *instanceRun) goRun(name string, f func(context.Context) error) {
+	u.work.Go(func() {
+		err := f(u.ctx)
+		if u.ctx.Err() == nil {
+			if err == nil {
+				err = errors.New("ended by itself")
+			}
+			u.cancel(fmt.Errorf("%s: %w", name, err))
+		} else if err != nil && !errors.Is(err, context.Canceled) {
+			u.opt.Log.Warn("stopping", "component", name, "err", err)
+		}
+	})
+}
+
+// start brings up the parts in the order of their needs: the network first, then the API and containerd beside each
+// other, then everything that watches the API.
+func (u *instanceRun) start() error {
+	if err := u.inst.Save(u.cfg); err != nil {
+		return err
+	}
+	if err := u.p.step("network", u.startNetwork); err != nil {
+		return err
+	}
+	runtime := make(chan error, 1)
+	go func() { runtime <- u.p.step("containerd", u.startContainerd) }()
+	err := u.p.step("Kubernetes API", u.startAPI)
+	if err := errors.Join(err, <-runtime); err != nil {
+		return err
+	}
+	if err := u.startCluster(); err != nil {
+		return err
+	}
+	if err := u.p.step("nodes ready", u.waitForNodes); err != nil {
+		return err
+	}
+	return u.writeKubeconfig()
+}
+
+func (u *instanceRun) startNetwork() error {
+	net, err := nodes.Up(u.ctx, u.networkConfig())
+	if err != nil {
+		return err
+	}
+	u.network = net
+	u.onClose(net.Close)
+	for _, n := range net.Notices {
+		u.p.say("  %s; run: %s", n.Problem, n.Command)
+	}
+	return nil
+}
+
+func (u *instanceRun) networkConfig() nodes.Config {
+	c := nodes.Config{
+		Name: u.inst.Name, StateDir: u.inst.StateDir, HostPorts: []uint16{u.cfg.APIPort}, Log: u.opt.Log,
+		Families: []nodes.Family{{NodeCIDR: u.cfg.NodeCIDR, PodCIDR: u.cfg.PodCIDR, ServiceCIDR: u.cfg.ServiceCIDR, HostAddr: u.cfg.HostAddr()}},
+	}
+	for i, n := range u.cfg.Nodes {
+		c.Nodes = append(c.Nodes, nodes.Node{
+			Name: n.Name, Addrs: []netip.Addr{n.Addr}, PodCIDRs: []netip.Prefix{u.cfg.NodePodCIDR(i)}, Host: u.cfg.Host,
+		})
+	}
+	return c
+}
+
+// startContainerd starts what runs pods: loaded images behind a mirror, the CNI plugin's socket, and containerd.
+func (u *instanceRun) startContainerd() (err error) {
+	if u.store, err = images.Open(u.inst.ImagesDir(), u.opt.Log); err != nil {
+		return err
+	}
+	if err := u.store.EnsurePause(); err != nil {
+		return err
+	}
+	mirror, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen for the image mirror: %w", err)
+	}
+	u.goRun("image mirror", func(ctx context.Context) error { return serveHTTP(ctx, mirror, u.store.Mirror()) })
+	socket, err := listenRoot(u.inst.CNISocket())
+	if err != nil {
+		return err
+	}
+	attach := cni.Handler(attacher{u.network}, u.opt.Log)
+	u.goRun("pod attachment", func(ctx context.Context) error { return serveHTTP(ctx, socket, attach) })
+	c := u.containerdConfig()
+	c.Mirror = "http://" + mirror.Addr().String()
+	if err := cni.Install(c.CNIBinDir(), c.CNIConfDir(), "minato-"+u.inst.Name, u.inst.CNISocket()); err != nil {
+		return err
+	}
+	if u.containerd, err = containerd.Start(u.ctx, c); err != nil {
+		return err
+	}
+	u.onClose(u.containerd.Close)
+	return nil
+}
+
+func (u *instanceRun) containerdConfig() containerd.Config {
+	return containerd.Config{Dir: u.inst.ContainerdDir(), RunDir: u.inst.ContainerdRunDir(), PauseImage: images.PauseImage,
+		CgroupRoot: u.inst.CgroupRoot(), Log: u.opt.Log}
+}
+
+func (u *instanceRun) startAPI() error {
+	listeners, err := u.listenAPI()
+	if err != nil {
+		return err
+	}
+	u.api, err = apiserver.Start(u.ctx, apiserver.Config{
+		Dir: u.inst.StateDir, Listeners: listeners, Advertise: netip.AddrPortFrom(u.advertise(), u.cfg.APIPort),
+		ServiceCIDR: u.cfg.ServiceCIDR, DNSAddr: u.cfg.DNSAddr(), ClusterDomain: u.cfg.ClusterDomain,
+		NodePorts: apiserver.PortRange{First: 30000, Last: 32767}, Dial: u.dial, Log: u.opt.Log,
+	})
+	if err != nil {
+		return err
+	}
+	u.goRun("Kubernetes API", func(context.Context) error { return u.api.Wait() })
+	return u.api.Ready(u.ctx)
+}
+
+// listenAPI opens the API's port on loopback and on the host's address of the node network, never on all addresses.
+// Where the port is taken and was not asked for, the next free one is taken and kept.
+func (u *instanceRun) listenAPI() ([]net.Listener, error) {
+	const attempts = 100
+	var last error
+	for range attempts {
+		var ls []net.Listener
+		for _, addr := range []string{"127.0.0.1", u.advertise().String()} {
+			l, err := new(net.ListenConfig).Listen(u.ctx, "tcp", net.JoinHostPort(addr, strconv.Itoa(int(u.cfg.APIPort))))
+			if last = err; err != nil {
+				break
+			}
+			ls = append(ls, l)
+		}
+		if last == nil {
+			return ls, u.inst.Save(u.cfg)
+		}
+		for _, l := range ls {
+			l.Close()
+		}
+		u.cfg.APIPort++
+	}
+	return nil, fmt.Errorf("choose a free --api-port: %w", last)
+}
+
+// advertise is where pods and nodes reach the API.
+func (u *instanceRun) advertise() netip.Addr {
+	if u.cfg.Host {
+		return u.cfg.Nodes[0].Addr
+	}
+	return u.cfg.HostAddr()
+}
+
+// dial connects the API to kubelets, from the host, and to pods and Services, from the first node's namespace.
+func (u *instanceRun) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if ap, err := netip.ParseAddrPort(addr); err == nil && u.cfg.NodeCIDR.Contains(ap.Addr()) {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	ns, err := u.network.Netns(u.cfg.Nodes[0].Name)
+	if err != nil {
+		return nil, err
+	}
+	return ns.DialContext(ctx, network, addr)
+}
+
+// startCluster starts everything that watches the API.
+func (u *instanceRun) startCluster() error {
+	agentConfig, err := u.api.AgentConfig()
+	if err != nil {
+		return err
+	}
+	client, err := kube.Client(agentConfig)
+	if err != nil {
+		return err
+	}
+	u.goRun("source", func(ctx context.Context) error { return kube.Run(ctx, client, u.builder) })
+	for i := range u.cfg.Nodes {
+		a, err := u.newAgent(i)
+		if err != nil {
+			return fmt.Errorf("node %s: %w", u.cfg.Nodes[i].Name, err)
+		}
+		u.agents = append(u.agents, a)
+	}
+	u.goRun("controllers", func(ctx context.Context) error {
+		return controllers.Run(ctx, controllers.Config{API: u.api.Privileged(), Informers: u.api.Informers(), RootCA: u.api.CA()})
+	})
+	schedulerConfig, err := u.api.SchedulerConfig()
+	if err != nil {
+		return err
+	}
+	u.goRun("scheduler", func(ctx context.Context) error {
+		return scheduler.Run(ctx, scheduler.Config{API: schedulerConfig, Informers: u.api.Informers()})
+	})
+	control := u.control(func(ctx context.Context, namespace, name string) (kube.Pod, bool, error) {
+		return kube.GetPod(ctx, client, namespace, name)
+	})
+	u.goRun("control socket", func(ctx context.Context) error {
+		return web.Serve(ctx, u.inst.ControlSocket(), u.opt.Owner.UID, control)
+	})
+	return nil
+}
+
+// waitForNodes waits until every node is Ready in the API and its data path has reached what the API says.
+func (u *instanceRun) waitForNodes() error {
+	changed, cancel := u.builder.Subscribe()
+	defer cancel()
+	for !u.nodesReady() {
+		select {
+		case <-u.ctx.Done():
+			return context.Cause(u.ctx)
+		case <-changed:
+		}
+	}
+	return u.board.Wait(u.ctx, u.converged)
+}
+
+func (u *instanceRun) nodesReady() bool {
+	snapshot := u.builder.Current()
+	for _, n := range u.cfg.Nodes {
+		if api := snapshot.NodeNamed(n.Name); api == nil || !api.Ready {
+			return false
+		}
+	}
+	return true
+}
+
+// converged reports whether every component of every node has applied something without an error.
+func (u *instanceRun) converged(entries []status.Entry) bool {
+	seen := map[string]bool{}
+	for _, e := range entries {
+		if e.Applied == 0 || e.Error != "" {
+			return false
+		}
+		seen[e.Node] = true
+	}
+	return len(seen) == len(u.cfg.Nodes)
+}
+
+// writeKubeconfig writes the instance's own kubeconfig and adds the cluster to the user's.
+func (u *instanceRun) writeKubeconfig() error {
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(u.cfg.APIPort)))
+	data, err := u.api.Kubeconfig(u.inst.KubeContext(), address)
+	if err != nil {
+		return err
+	}
+	file := u.inst.Kubeconfig()
+	if err := kubeconfig.Merge(file, u.inst.KubeContext(), data, u.opt.Owner.UID, u.opt.Owner.GID); err != nil {
+		return err
+	}
+	if u.cfg.Kubeconfig == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(u.cfg.Kubeconfig), 0o755); err != nil {
+		return fmt.Errorf("make the kubeconfig's folder: %w", err)
+	}
+	return kubeconfig.Merge(u.cfg.Kubeconfig, u.inst.KubeContext(), data, u.opt.Owner.UID, u.opt.Owner.GID)
+}
+
+// leaseInterval is how often nodes show that they live; the controllers give them 8 s.
+const leaseInterval = 2 * time.Second
