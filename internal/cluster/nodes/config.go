@@ -139,7 +139,7 @@ func (c *Config) validateFamily(f Family) error {
 func (c *Config) validateNodes() error {
 	names := map[string]bool{lanName: true}
 	addrs := map[netip.Addr]string{}
-	for _, n := range c.Nodes {
+	for index, n := range c.Nodes {
 		switch {
 		case !nameForm.MatchString(n.Name):
 			return problem("choose a node name of lower-case letters, digits, '-' and '.': %q is none", n.Name)
@@ -162,6 +162,11 @@ func (c *Config) validateNodes() error {
 			}
 			if !f.PodCIDR.Contains(pods.Addr()) || pods.Bits() < f.PodCIDR.Bits() {
 				return problem("choose a wider range with --pod-cidr: %s of node %s is not in %s", pods, n.Name, f.PodCIDR)
+			}
+			for _, other := range c.Nodes[:index] {
+				if other.PodCIDRs[i].Overlaps(pods) {
+					return problem("choose another pod range for node %s: %s overlaps %s of node %s", n.Name, pods, other.PodCIDRs[i], other.Name)
+				}
 			}
 		}
 	}

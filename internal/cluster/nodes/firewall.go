@@ -3,10 +3,13 @@
 package nodes
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"minato/internal/nfnl"
 )
@@ -148,7 +151,7 @@ func (c *Config) pass(conn *nfnl.Conn, b *nfnl.Batch, ours nfnl.Rule, wanted []p
 		return err
 	}
 	for _, r := range have {
-		if r.Comment == ours.Comment {
+		if commentOf(r) == ours.Comment {
 			b.DeleteRule(r)
 		}
 	}
@@ -157,6 +160,22 @@ func (c *Config) pass(conn *nfnl.Conn, b *nfnl.Batch, ours nfnl.Rule, wanted []p
 		b.InsertRule(ours)
 	}
 	return nil
+}
+
+// commentOf is a rule's comment: ours as we wrote it, or as iptables-restore has written it since, which is as a
+// match with the text for its data (struct xt_comment_info).
+func commentOf(r nfnl.Rule) string {
+	for _, e := range r.Exprs {
+		if e.Name == "match" && text(nfnl.Attr(e.Data, unix.NFTA_MATCH_NAME)) == "comment" {
+			return text(nfnl.Attr(e.Data, unix.NFTA_MATCH_INFO))
+		}
+	}
+	return r.Comment
+}
+
+func text(zeroTerminated []byte) string {
+	before, _, _ := bytes.Cut(zeroTerminated, []byte{0})
+	return string(before)
 }
 
 // unpassFirewall deletes our rules from iptables' chains, wherever they have got to.
@@ -173,7 +192,7 @@ func (c *Config) unpassFirewall() error {
 			return err
 		}
 		for _, r := range rules {
-			if r.Comment == owner(c.Name) {
+			if commentOf(r) == owner(c.Name) {
 				b.DeleteRule(r)
 			}
 		}

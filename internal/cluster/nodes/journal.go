@@ -85,26 +85,30 @@ func (j *journal) write() error {
 	if err != nil {
 		return fmt.Errorf("write network journal: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(j.path), "network-*")
+	f, err := os.Create(j.next())
 	if err != nil {
 		return fmt.Errorf("write network journal: %w", err)
 	}
 	_, err = f.Write(append(b, '\n'))
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), j.path)
+		err = os.Rename(j.next(), j.path)
 	}
 	if err != nil {
-		os.Remove(f.Name())
 		return fmt.Errorf("write network journal: %w", err)
 	}
 	return nil
 }
 
-// remove deletes the file: nothing is left to undo.
+// next is the file that becomes the journal once it is written.
+func (j *journal) next() string { return j.path + ".next" }
+
+// remove deletes the file, and what a crash left of one: nothing is left to undo.
 func (j *journal) remove() error {
-	if err := os.Remove(j.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove network journal: %w", err)
+	for _, path := range []string{j.next(), j.path} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove network journal: %w", err)
+		}
 	}
 	return nil
 }

@@ -12,18 +12,20 @@ import (
 	"minato/internal/netns/netnstest"
 )
 
-// config is an instance of n nodes in a world's host, with the default ranges and node names that are addresses in
-// one place, as walkthrough C has them.
+// config is an instance of n nodes in a world's host.
 func config(t testing.TB, w *netnstest.World, n int) Config {
-	c := Config{
-		Name: netnstest.Name("i"), StateDir: t.TempDir(), HostNetns: w.Host, HostPorts: []uint16{6443},
-		Families: []Family{{
-			NodeCIDR:    netip.MustParsePrefix("172.30.0.0/24"),
-			PodCIDR:     netip.MustParsePrefix("10.244.0.0/16"),
-			ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"),
-			HostAddr:    netip.MustParseAddr("172.30.0.1"),
-		}},
-	}
+	return ranges(Config{Name: netnstest.Name("i"), StateDir: t.TempDir(), HostNetns: w.Host}, n)
+}
+
+// ranges gives an instance the default ranges and n nodes. One has an address for its name, as in walkthrough C.
+func ranges(c Config, n int) Config {
+	c.HostPorts = []uint16{6443}
+	c.Families = []Family{{
+		NodeCIDR:    netip.MustParsePrefix("172.30.0.0/24"),
+		PodCIDR:     netip.MustParsePrefix("10.244.0.0/16"),
+		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"),
+		HostAddr:    netip.MustParseAddr("172.30.0.1"),
+	}}
 	for i := range n {
 		c.Nodes = append(c.Nodes, Node{
 			Name:     []string{"node1", "192.168.0.12", "node3"}[i],

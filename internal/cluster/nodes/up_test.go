@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"minato/internal/netns"
 	"minato/internal/netns/netnstest"
 )
@@ -28,7 +26,7 @@ func deleteNow(t testing.TB, c Config) {
 // expectNothing compares the host with a dump made before, and looks for namespaces and a journal.
 func expectNothing(t testing.TB, w *netnstest.World, c Config, before string) {
 	t.Helper()
-	if d := cmp.Diff(before, netnstest.Dump(t, w.Host)); d != "" {
+	if d := netnstest.Diff(before, netnstest.Dump(t, w.Host)); d != "" {
 		t.Errorf("the host before and after:\n%s", d)
 	}
 	left, _ := filepath.Glob(NetnsPath(c.Name, "*"))
@@ -118,7 +116,7 @@ func TestASecondUpChangesNothing(t *testing.T) {
 	n.Close()
 	up(t, c)
 	for i, ns := range spaces {
-		if d := cmp.Diff(before[i], netnstest.Dump(t, ns)); d != "" {
+		if d := netnstest.Diff(before[i], netnstest.Dump(t, ns)); d != "" {
 			t.Errorf("%s:\n%s", ns, d)
 		}
 	}

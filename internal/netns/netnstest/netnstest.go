@@ -134,26 +134,48 @@ func Start(ns netns.NS, cmd *exec.Cmd) error {
 	return ns.Do(cmd.Start)
 }
 
-// timers are what `ip -details link` shows of a bridge that changes by itself.
-var timers = regexp.MustCompile(` \w+_timer +[0-9.]+`)
+// restless is what changes by itself: a bridge's timers, and link-local addresses with their routes.
+var restless = regexp.MustCompile(` \w+_timer +[0-9.]+|(?m:^.*fe80::.*\n)`)
 
 // Dump describes all there is in a namespace: links, addresses, routes of all tables, rules, nftables and the
-// parameters of IPv4 and IPv6. Two dumps are equal if nothing has changed but counters and timers.
+// parameters of IPv4 and IPv6. Two dumps are equal if nothing has changed but counters, timers and link-local
+// addresses.
 func Dump(t testing.TB, ns netns.NS) string {
 	t.Helper()
 	var dump strings.Builder
 	for _, argv := range [][]string{
-		{"ip", "-details", "link"},
-		{"ip", "address"},
+		{"ip", "-details", "-oneline", "link"},
+		{"ip", "-oneline", "address"},
 		{"ip", "-4", "route", "show", "table", "all"},
 		{"ip", "-6", "route", "show", "table", "all"},
 		{"ip", "rule"},
 		{"nft", "--stateless", "list", "ruleset"},
 		{"sysctl", "--all", "--pattern", `^net\.(ipv4|ipv6)\.(conf|ip_forward|neigh)`},
 	} {
-		fmt.Fprintf(&dump, "# %s\n%s", strings.Join(argv, " "), timers.ReplaceAllString(Run(t, ns, argv...), ""))
+		fmt.Fprintf(&dump, "# %s\n%s", strings.Join(argv, " "), restless.ReplaceAllString(Run(t, ns, argv...), ""))
 	}
 	return dump.String()
+}
+
+// Diff lists the lines that only one of two dumps has, with - or + before them.
+func Diff(before, after string) string {
+	count := map[string]int{}
+	for _, l := range strings.Split(after, "\n") {
+		count[l]++
+	}
+	var diff strings.Builder
+	for _, l := range strings.Split(before, "\n") {
+		if count[l]--; count[l] < 0 {
+			fmt.Fprintf(&diff, "-%s\n", l)
+		}
+	}
+	for _, l := range strings.Split(after, "\n") {
+		if count[l] > 0 {
+			count[l]--
+			fmt.Fprintf(&diff, "+%s\n", l)
+		}
+	}
+	return diff.String()
 }
 
 // sweep removes namespaces that killed test processes have left.
