@@ -32,7 +32,7 @@ type item struct {
 }
 
 func (a item) compare(b item) int {
-	return cmp.Or(cmp.Compare(a.near, b.near), strings.Compare(a.target, b.target), cmp.Compare(a.port, b.port), a.addr.Compare(b.addr))
+	return cmp.Or(cmp.Compare(a.near, b.near), a.addr.Compare(b.addr), cmp.Compare(a.port, b.port), strings.Compare(a.target, b.target))
 }
 
 // pointer is one PTR record.

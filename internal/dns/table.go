@@ -64,6 +64,9 @@ func (t *Table) nameserver(e *edit, s *model.Service) {
 	e.put(apex)
 }
 
+// Name is the component's name in reports of package apply.
+func (t *Table) Name() string { return "dns" }
+
 // Ready reports whether a complete snapshot was published, and if not, why.
 func (t *Table) Ready() (ok bool, reason string) {
 	if t.tree.Load().complete {
@@ -76,7 +79,8 @@ func (t *Table) Ready() (ok bool, reason string) {
 func (t *Table) Revision() uint64 { return t.tree.Load().revision }
 
 // Withdraw takes away what next no longer has. A name whose contents change wholly keeps the old ones until Publish:
-// they stay programmed until then. Nothing is taken away for a snapshot that is not complete.
+// they stay programmed until after it (phase reap), and a name that is gone in between would be remembered as gone.
+// Nothing is taken away for a snapshot that is not complete.
 func (t *Table) Withdraw(ctx context.Context, next *model.Snapshot) error {
 	if err := ctx.Err(); err != nil || !next.Complete {
 		return err
