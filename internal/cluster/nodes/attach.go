@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 
@@ -32,7 +31,7 @@ type AttachRequest struct {
 // AttachResult says what the pod got.
 type AttachResult struct {
 	IfName   string // empty with HostNetwork
-	MAC      net.HardwareAddr
+	MAC      string // empty with HostNetwork
 	MTU      int
 	Addrs    []netip.Prefix // one per family: of the pod or, with HostNetwork, of the node
 	Gateways []netip.Addr   // one per family; none with HostNetwork
@@ -120,7 +119,7 @@ func (c *Config) attach(ctx context.Context, n *node, req AttachRequest) (Attach
 	if err := n.setLink(near, nil, c.mtu()); err != nil {
 		return AttachResult{}, err
 	}
-	result := AttachResult{IfName: req.IfName, MAC: far.Attrs().HardwareAddr, MTU: c.mtu()}
+	result := AttachResult{IfName: req.IfName, MAC: far.Attrs().HardwareAddr.String(), MTU: c.mtu()}
 	for i := range c.Families {
 		addr, err := n.claim(i, near)
 		if err != nil {

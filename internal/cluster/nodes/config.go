@@ -16,11 +16,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"regexp"
+	"sync"
 
 	"minato/internal/netns"
 )
 
-// Config is the wanted network of an instance. It is only read; its slices are not kept by Delete.
+// Config is the wanted network of an instance. It is only read.
 type Config struct {
 	Name      string   // of the instance; together with the node names it names the namespaces
 	StateDir  string   // folder of the journal; must exist for Up
@@ -30,6 +31,8 @@ type Config struct {
 	HostPorts []uint16 // TCP ports served on the host's address, kept open where the host has a firewall
 	MTU       int      // of every link; 0 is 1500
 	Log       *slog.Logger
+
+	said *sync.Map // parameters that were logged as refused
 }
 
 // Family holds the ranges of one IP family.
@@ -56,6 +59,10 @@ var ErrRangeInUse = errors.New("range in use")
 
 // ErrConfig classifies errors of Up about a Config that contradicts itself.
 var ErrConfig = errors.New("invalid network configuration")
+
+// maxName keeps the names of namespaces and the comments of rules within what file systems and nftables take. It is
+// also the limit of Kubernetes for the label that carries a node's name.
+const maxName = 63
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
 
@@ -97,6 +104,8 @@ func (e *configError) Is(target error) bool { return target == ErrConfig }
 // Validate reports what is wrong with the Config itself, without looking at the host.
 func (c *Config) Validate() error {
 	switch {
+	case len(c.Name) > maxName:
+		return problem("choose an instance name of at most %d characters: %q has %d", maxName, c.Name, len(c.Name))
 	case !nameForm.MatchString(c.Name):
 		return problem("choose an instance name of lower-case letters, digits, '-' and '.': %q is none", c.Name)
 	case len(c.Nodes) == 0:
@@ -141,6 +150,8 @@ func (c *Config) validateNodes() error {
 	addrs := map[netip.Addr]string{}
 	for index, n := range c.Nodes {
 		switch {
+		case len(n.Name) > maxName:
+			return problem("choose a node name of at most %d characters: %q has %d", maxName, n.Name, len(n.Name))
 		case !nameForm.MatchString(n.Name):
 			return problem("choose a node name of lower-case letters, digits, '-' and '.': %q is none", n.Name)
 		case names[n.Name]:

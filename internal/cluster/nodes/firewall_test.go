@@ -20,6 +20,7 @@ func TestNodesGetThroughAFirewallThatDrops(t *testing.T) {
 			{"iptables", "-A", "FORWARD", "-j", "DOCKER-USER"}, {"iptables", "-A", "FORWARD", "-j", "DROP"}},
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			w := netnstest.New(t)
 			for _, argv := range append(slices.Clone(drop), more...) {
 				netnstest.Run(t, w.Host, argv...)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"minato/internal/netns"
 )
@@ -38,7 +39,7 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	cfg.Nodes, cfg.Families = slices.Clone(cfg.Nodes), slices.Clone(cfg.Families)
+	cfg.Nodes, cfg.Families, cfg.said = slices.Clone(cfg.Nodes), slices.Clone(cfg.Families), new(sync.Map)
 	host, err := openSpace(cfg.HostNetns)
 	if err != nil {
 		return nil, err
@@ -199,6 +200,3 @@ func (n *Network) Close() {
 		node.Close()
 	}
 }
-
-// refused logs a parameter that the kernel does not let us set here.
-func (c *Config) refused(err error) { c.log().Warn("a kernel parameter stays as it is", "err", err) }

@@ -28,7 +28,12 @@ func (c *Config) makeNode(ctx context.Context, n Node, lan *space, j *journal) (
 		if err != nil {
 			return nil, err
 		}
-		return &node{Node: n, space: s, cursor: make([]netip.Addr, len(c.Families))}, nil
+		made := &node{Node: n, space: s, cursor: make([]netip.Addr, len(c.Families))}
+		if err := c.repairPodRoutes(made); err != nil {
+			s.Close()
+			return nil, err
+		}
+		return made, nil
 	}
 	s, err := c.makeNetns(n.Name, j)
 	if err != nil {

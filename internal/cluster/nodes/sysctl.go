@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -45,7 +46,7 @@ func (s sysctl) set() error {
 
 // setSysctls sets parameters in a namespace. One that is not needed may be read-only there, as some are outside
 // the initial namespace, or missing; refused learns of it.
-func setSysctls(ns netns.NS, all []sysctl, refused func(error)) error {
+func setSysctls(ns netns.NS, all []sysctl, refused func(sysctl, error)) error {
 	return ns.Do(func() error {
 		for _, s := range all {
 			err := s.set()
@@ -54,11 +55,18 @@ func setSysctls(ns netns.NS, all []sysctl, refused func(error)) error {
 			case s.need || !tolerable(err):
 				return fmt.Errorf("in %s: %w", ns, err)
 			default:
-				refused(err)
+				refused(s, err)
 			}
 		}
 		return nil
 	})
+}
+
+// refused logs a parameter that stays as it is, once, not again for every node and pod.
+func (c *Config) refused(s sysctl, err error) {
+	if _, said := c.said.LoadOrStore(path.Base(s.name), true); !said {
+		c.log().Warn("a kernel parameter stays as it is", "err", err)
+	}
 }
 
 func tolerable(err error) bool {

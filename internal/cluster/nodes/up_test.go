@@ -45,6 +45,7 @@ func TestDeletePutsTheHostBack(t *testing.T) {
 		"with an unreachable LAN": {{"ip", "route", "add", "unreachable", "10.0.0.0/8"}},
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			w := netnstest.New(t)
 			for _, argv := range prepare {
 				netnstest.Run(t, w.Host, argv...)
@@ -69,7 +70,7 @@ func TestDeleteWithoutTheJournalFindsWhatCarriesAMark(t *testing.T) {
 	before := netnstest.Dump(t, w.Host)
 	c := config(t, w, 2)
 	up(t, c).Close()
-	if err := os.Remove(filepath.Join(c.StateDir, "network.json")); err != nil {
+	if err := os.RemoveAll(c.StateDir); err != nil {
 		t.Fatal(err)
 	}
 	deleteNow(t, c)
@@ -156,6 +157,7 @@ func TestUpRepairs(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			w := netnstest.New(t)
 			before := netnstest.Dump(t, w.Host)
 			c := config(t, w, 2)
@@ -206,6 +208,8 @@ func TestPodAndServiceRangesEndAtTheHost(t *testing.T) {
 		expectUnreachable(t, from, "10.96.0.1:80")
 		expectUnreachable(t, from, "10.244.9.9:80")
 	}
+	netnstest.Run(t, w.Internet, "ip", "route", "add", "10.244.0.0/16", "via", netnstest.HostAddr)
+	expectUnreachable(t, w.Internet, netnstest.ServeTCP(t, p.NS, "pod", p.addr.String()+":0").Addr.String())
 }
 
 func TestUpRemovesNodesThatAreNotWantedAnyMore(t *testing.T) {
