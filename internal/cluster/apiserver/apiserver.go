@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/informers"
@@ -51,15 +52,20 @@ type Config struct {
 // PortRange is from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
+// ErrServiceCIDR says that an instance was made with another ServiceCIDR.
+var ErrServiceCIDR = errors.New("the range of ClusterIPs cannot be changed, only by deleting the instance")
+
 // Server is a running API. Its methods are safe for concurrent use.
 type Server struct {
 	cfg       Config
 	store     *store.Store
+	etcd      *clientv3.Client // of the store
 	pki       *pki.Authority
 	loopback  *rest.Config
 	client    kubernetes.Interface
 	informers informers.SharedInformerFactory
 	crds      *apiextensions.CustomResourceDefinitions
+	newPolicy bool // the store has the policy of another release
 
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the API and everything that talks to it
@@ -78,9 +84,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		for _, l := range cfg.Listeners {
 			l.Close()
 		}
-		if s.store != nil {
-			s.store.Stop()
-		}
+		s.close()
 		return nil, err
 	}
 	return s, nil
@@ -90,6 +94,7 @@ func (s *Server) start(ctx context.Context) error {
 	if len(s.cfg.Listeners) == 0 {
 		return errors.New("the API needs at least one listener")
 	}
+	bridgeLogs(s.cfg.Log)
 	if err := kubeversion.Set(); err != nil {
 		return err
 	}
@@ -103,6 +108,7 @@ func (s *Server) start(ctx context.Context) error {
 	if s.store, err = store.Start(ctx, store.Config{Dir: filepath.Join(s.cfg.Dir, "etcd"), Log: s.cfg.Log}); err != nil {
 		return err
 	}
+	s.etcd = s.store.NewClient()
 	generic, err := s.build(ctx)
 	if err != nil {
 		return err
@@ -115,6 +121,9 @@ func (s *Server) start(ctx context.Context) error {
 func (s *Server) run(ctx context.Context, generic *genericapiserver.GenericAPIServer) {
 	ctx, s.cancel = context.WithCancel(ctx)
 	prepared := generic.PrepareRun()
+	// What is registered by now belongs to the API, and so must not end with a
+	// component that starts the shared informers for its own.
+	s.informers.Start(ctx.Done())
 	s.running.Go(func() {
 		defer s.cancel()
 		if err := prepared.RunWithContext(ctx); err != nil {
@@ -130,12 +139,21 @@ func (s *Server) run(ctx context.Context, generic *genericapiserver.GenericAPISe
 		case <-ctx.Done():
 		}
 		s.running.Wait()
-		s.store.Stop()
+		s.close()
 		if failed != nil {
 			s.err = errors.Join(s.err, fmt.Errorf("running the store: %w", failed))
 		}
 		close(s.done)
 	}()
+}
+
+// close ends the store.
+func (s *Server) close() {
+	if s.store == nil {
+		return
+	}
+	s.etcd.Close()
+	s.store.Stop()
 }
 
 // Stop ends the API, then the store, and waits for both.

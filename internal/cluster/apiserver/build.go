@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/google/uuid"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -24,6 +26,10 @@ import (
 	"k8s.io/kubernetes/pkg/serviceaccount"
 )
 
+// resync is how often informers show everything again to those who did not ask for
+// another period; it only must not be zero, which would deny it to those who did.
+const resync = 12 * time.Hour
+
 // build puts the server together, in the order of its needs: certificates, a client
 // of itself, who may do what, the resources.
 func (s *Server) build(ctx context.Context) (*genericapiserver.GenericAPIServer, error) {
@@ -35,7 +41,7 @@ func (s *Server) build(ctx context.Context) (*genericapiserver.GenericAPIServer,
 	if s.client, err = kubernetes.NewForConfig(s.loopback); err != nil {
 		return nil, fmt.Errorf("making a client of itself: %w", err)
 	}
-	s.informers = informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithTransform(withoutManagedFields))
+	s.informers = informers.NewSharedInformerFactoryWithOptions(s.client, resync, informers.WithTransform(withoutManagedFields))
 	key, err := s.pki.SigningKey("serviceaccounts")
 	if err != nil {
 		return nil, err
@@ -52,6 +58,7 @@ func (s *Server) build(ctx context.Context) (*genericapiserver.GenericAPIServer,
 		return nil, err
 	}
 	s.describe(cfg)
+	checkFeatures(ctx, s.etcd)
 	if err := s.seed(ctx, cfg.RESTOptionsGetter); err != nil {
 		return nil, err
 	}
@@ -83,13 +90,14 @@ func (s *Server) secure(cfg *genericapiserver.Config) error {
 		ContentConfig:   rest.ContentConfig{ContentType: runtime.ContentTypeProtobuf, AcceptContentTypes: runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON},
 	}
 	s.loopback.DisableCompression = true
+	s.loopback.WarningHandler = rest.NoWarnings{} // of deprecations, for users
 	cfg.LoopbackClientConfig = s.loopback
 	return nil
 }
 
 // describe sets how the API presents itself, and where it keeps its objects.
 func (s *Server) describe(cfg *genericapiserver.Config) {
-	namer := apiopenapi.NewDefinitionNamer(legacyscheme.Scheme)
+	namer := apiopenapi.NewDefinitionNamer(legacyscheme.Scheme, apiextensions.Scheme)
 	cfg.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(openapi.GetOpenAPIDefinitions, namer)
 	cfg.OpenAPIV3Config.Info.Title = "Kubernetes"
 	cfg.SkipOpenAPIInstallation = true // describeAll does it
@@ -99,7 +107,7 @@ func (s *Server) describe(cfg *genericapiserver.Config) {
 	cfg.PublicAddress = s.cfg.Advertise.Addr().AsSlice()
 	cfg.EnableProfiling = false
 	cfg.LongRunningFunc = filters.BasicLongRunningRequestCheck(sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
-	cfg.RESTOptionsGetter = storageOptions{endpoint: s.store.Endpoint(), scheme: legacyscheme.Scheme, codecs: legacyscheme.Codecs, mediaType: runtime.ContentTypeProtobuf}
+	cfg.RESTOptionsGetter = storageOptions{store: s.store, scheme: legacyscheme.Scheme, codecs: legacyscheme.Codecs, mediaType: runtime.ContentTypeProtobuf}
 }
 
 func (s *Server) assemble(ctx context.Context, cfg *genericapiserver.Config, tokens tokens, rules authorizer.RuleResolver) (*genericapiserver.GenericAPIServer, error) {

@@ -15,11 +15,11 @@ func (s *Server) customResources(main *genericapiserver.Config) (*apiextensions.
 	cfg := *main
 	cfg.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
 	cfg.MergedResourceConfig = apiextensions.DefaultAPIResourceConfigSource()
-	cfg.RESTOptionsGetter = storageOptions{endpoint: s.store.Endpoint(), scheme: apiextensions.Scheme, codecs: apiextensions.Codecs, mediaType: runtime.ContentTypeJSON}
+	cfg.RESTOptionsGetter = storageOptions{store: s.store, scheme: apiextensions.Scheme, codecs: apiextensions.Codecs, mediaType: runtime.ContentTypeJSON}
 	config := apiextensions.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: cfg, SharedInformerFactory: s.informers},
 		ExtraConfig: apiextensions.ExtraConfig{
-			CRDRESTOptionsGetter: customOptions{s.store.Endpoint()}, MasterCount: 1,
+			CRDRESTOptionsGetter: customOptions{s.store}, MasterCount: 1,
 			ServiceResolver:     webhook.NewDefaultServiceResolver(),
 			AuthResolverWrapper: webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, s.loopback, nil),
 		},

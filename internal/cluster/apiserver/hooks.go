@@ -6,6 +6,7 @@ import (
 
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	ipallocatorcontroller "k8s.io/kubernetes/pkg/registry/core/service/ipallocator/controller"
+	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 )
 
 // repairInterval is upstream's for the check of ClusterIPs.
@@ -24,6 +25,9 @@ func (s *Server) addHooks(server *genericapiserver.GenericAPIServer) error {
 			s.running.Go(func() { repair.RunUntil(func() {}, stop) })
 			return nil
 		},
+	}
+	if s.newPolicy {
+		hooks[rbacrest.PostStartHookName] = s.reconcile
 	}
 	for name, hook := range hooks {
 		if err := server.AddPostStartHook(name, hook); err != nil {

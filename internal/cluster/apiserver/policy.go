@@ -1,41 +1,77 @@
 package apiserver
 
 import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
 )
 
-// policy is upstream's bootstrap policy, and what nodes and minato's agents may do.
-func policy() []seeded {
+// policy is what users and components may do before anybody said so.
+type policy rbacrest.PolicyData
+
+// bootstrapPolicy is upstream's, and what nodes and minato's agents may do.
+func bootstrapPolicy() policy {
+	return policy{
+		ClusterRoles: append(append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...), agentRole()),
+		ClusterRoleBindings: append(append(bootstrappolicy.ClusterRoleBindings(), bootstrappolicy.ControllerRoleBindings()...),
+			// Upstream leaves nodes to its Node authorizer, which is not used here.
+			bind("minato:nodes", "system:node", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: user.NodesGroup}),
+			bind("minato:agent", "minato:agent", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: agentUser}),
+		),
+		Roles:        bootstrappolicy.NamespaceRoles(),
+		RoleBindings: bootstrappolicy.NamespaceRoleBindings(),
+	}
+}
+
+func (p policy) seeds() []seeded {
 	var all []seeded
-	roles := append(append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...), agentRole())
-	for _, role := range roles {
-		all = append(all, seeded{rbacv1.Resource("clusterroles"), &role})
+	for _, o := range p.ClusterRoles {
+		all = append(all, seeded{rbacv1.Resource("clusterroles"), &o})
 	}
-	bindings := append(bootstrappolicy.ClusterRoleBindings(), bootstrappolicy.ControllerRoleBindings()...)
-	bindings = append(bindings,
-		// Upstream leaves nodes to its Node authorizer, which is not used here.
-		bind("minato:nodes", "system:node", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: user.NodesGroup}),
-		bind("minato:agent", "minato:agent", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: agentUser}),
-	)
-	for _, binding := range bindings {
-		all = append(all, seeded{rbacv1.Resource("clusterrolebindings"), &binding})
+	for _, o := range p.ClusterRoleBindings {
+		all = append(all, seeded{rbacv1.Resource("clusterrolebindings"), &o})
 	}
-	for namespace, roles := range bootstrappolicy.NamespaceRoles() {
-		for _, role := range roles {
-			role.Namespace = namespace
-			all = append(all, seeded{rbacv1.Resource("roles"), &role})
+	for _, objects := range p.Roles {
+		for _, o := range objects {
+			all = append(all, seeded{rbacv1.Resource("roles"), &o})
 		}
 	}
-	for namespace, bindings := range bootstrappolicy.NamespaceRoleBindings() {
-		for _, binding := range bindings {
-			binding.Namespace = namespace
-			all = append(all, seeded{rbacv1.Resource("rolebindings"), &binding})
+	for _, objects := range p.RoleBindings {
+		for _, o := range objects {
+			all = append(all, seeded{rbacv1.Resource("rolebindings"), &o})
 		}
 	}
 	return all
+}
+
+// fingerprint differs between two releases whose policies differ.
+func (p policy) fingerprint() string {
+	data, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // plain structs of strings
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(data))
+}
+
+// reconcile brings an instance of another release to this policy as upstream does:
+// missing rules and subjects are added, what users added stays.
+func (s *Server) reconcile(h genericapiserver.PostStartHookContext) error {
+	p := bootstrapPolicy()
+	data := rbacrest.PolicyData(p)
+	if err := data.EnsureRBACPolicy()(h); err != nil {
+		return err
+	}
+	if _, err := s.etcd.Put(h, policyKey, p.fingerprint()); err != nil {
+		return fmt.Errorf("noting the policy: %w", err)
+	}
+	return nil
 }
 
 func bind(name, role string, to rbacv1.Subject) rbacv1.ClusterRoleBinding {

@@ -4,21 +4,24 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/apis/networking"
+	scheduling "k8s.io/kubernetes/pkg/apis/scheduling/v1"
 	"k8s.io/kubernetes/pkg/controlplane/controller/defaultservicecidr"
-
-	"minato/internal/cluster/apiserver/store"
 )
 
 // systemNamespaces exist from the start. MetalLB's is among them, so that manifests
@@ -34,24 +37,30 @@ type seeded struct {
 	}
 }
 
+// policyKey holds the fingerprint of the policy that the store was last brought to.
+const policyKey = "/minato/policy"
+
 // seed writes what is missing of the objects that a cluster starts with, in one
-// transaction: through the API, the some 180 of them would take most of a second.
+// transaction: through the API, the some 190 of them would take most of a second.
 func (s *Server) seed(ctx context.Context, options generic.RESTOptionsGetter) error {
-	objects := append(s.firstObjects(), policy()...)
-	ctx, cancel := context.WithTimeout(ctx, store.Timeout)
-	defer cancel()
-	client := s.store.Client()
-	var lookups []clientv3.Op
+	policy := bootstrapPolicy()
+	objects := append(s.firstObjects(), policy.seeds()...)
+	lookups := []clientv3.Op{clientv3.OpGet(policyKey)}
 	for _, o := range objects {
 		lookups = append(lookups, clientv3.OpGet(o.key(), clientv3.WithCountOnly()))
 	}
-	found, err := client.Txn(ctx).Then(lookups...).Commit()
+	found, err := s.etcd.Txn(ctx).Then(lookups...).Commit()
 	if err != nil {
 		return fmt.Errorf("looking for the cluster's first objects: %w", err)
 	}
 	var writes []clientv3.Op
+	if known := found.Responses[0].GetResponseRange().Kvs; len(known) == 0 {
+		writes = append(writes, clientv3.OpPut(policyKey, policy.fingerprint()))
+	} else {
+		s.newPolicy = string(known[0].Value) != policy.fingerprint()
+	}
 	for i, o := range objects {
-		if found.Responses[i].GetResponseRange().Count > 0 {
+		if found.Responses[i+1].GetResponseRange().Count > 0 {
 			continue
 		}
 		data, err := o.encode(options)
@@ -60,8 +69,31 @@ func (s *Server) seed(ctx context.Context, options generic.RESTOptionsGetter) er
 		}
 		writes = append(writes, clientv3.OpPut(o.key(), string(data)))
 	}
-	if _, err := client.Txn(ctx).Then(writes...).Commit(); err != nil {
+	if _, err := s.etcd.Txn(ctx).Then(writes...).Commit(); err != nil {
 		return fmt.Errorf("writing the cluster's first objects: %w", err)
+	}
+	return s.checkRange(ctx, options)
+}
+
+// checkRange refuses another range of ClusterIPs than the instance was made with: the
+// Services in the old one would keep addresses that no node serves.
+func (s *Server) checkRange(ctx context.Context, options generic.RESTOptionsGetter) error {
+	resource := networkingv1.Resource("servicecidrs")
+	rest, err := options.GetRESTOptions(resource, nil)
+	if err != nil {
+		return err
+	}
+	got, err := s.etcd.Get(ctx, path.Join(keyPrefix, resourcePrefix(resource), defaultservicecidr.DefaultServiceCIDRName))
+	if err != nil || len(got.Kvs) == 0 {
+		return fmt.Errorf("reading the range of ClusterIPs: %w", err)
+	}
+	obj, err := runtime.Decode(rest.StorageConfig.Codec, got.Kvs[0].Value)
+	if err != nil {
+		return fmt.Errorf("reading the range of ClusterIPs: %w", err)
+	}
+	want := s.cfg.ServiceCIDR.Masked().String()
+	if cidrs := obj.(*networking.ServiceCIDR).Spec.CIDRs; !slices.Contains(cidrs, want) {
+		return fmt.Errorf("%w: it has %s, not %s", ErrServiceCIDR, strings.Join(cidrs, ","), want)
 	}
 	return nil
 }
@@ -95,6 +127,9 @@ func (s *Server) firstObjects() []seeded {
 	}
 	cidr.Status.Conditions = []metav1.Condition{{Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue, LastTransitionTime: metav1.Now()}}
 	objects := []seeded{{networkingv1.Resource("servicecidrs"), cidr}}
+	for _, class := range scheduling.SystemPriorityClasses() {
+		objects = append(objects, seeded{schedulingv1.Resource("priorityclasses"), class.DeepCopy()})
+	}
 	for _, name := range systemNamespaces {
 		objects = append(objects,
 			seeded{corev1.Resource("namespaces"), &corev1.Namespace{

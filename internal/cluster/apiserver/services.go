@@ -9,11 +9,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
 )
 
 // How often the system's Services are looked at: often until they are first there,
-// and as often as upstream does later, for a user may delete them.
+// then as often as upstream does, and when one was deleted.
 const (
 	firstLook = 20 * time.Millisecond
 	nextLook  = 10 * time.Second
@@ -22,19 +23,27 @@ const (
 // keepServices makes default/kubernetes, with its endpoints, and kube-system/kube-dns
 // exist until ctx ends.
 func (s *Server) keepServices(ctx context.Context) {
+	deleted := make(chan struct{}, 1)
+	_, err := s.informers.Core().V1().Services().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(any) {
+		select {
+		case deleted <- struct{}{}:
+		default:
+		}
+	}})
+	if err != nil { // only of an informer that has stopped, and then ctx has ended
+		return
+	}
 	endpoints := reconcilers.NewMasterCountEndpointReconciler(1, reconcilers.NewEndpointsAdapter(s.client.CoreV1(), s.client.DiscoveryV1()))
-	every := firstLook
-	for {
+	for every := firstLook; ; {
 		select {
 		case <-ctx.Done():
 			return
+		case <-deleted:
 		case <-time.After(every):
 		}
-		err := s.ensureServices(ctx, endpoints)
-		if err == nil {
+		if err := s.ensureServices(ctx, endpoints); err == nil {
 			every = nextLook
-		}
-		if err != nil && ctx.Err() == nil {
+		} else if ctx.Err() == nil {
 			s.cfg.Log.Debug("the system's Services are not there yet", "err", err)
 		}
 	}

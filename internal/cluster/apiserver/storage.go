@@ -9,9 +9,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/registry/generic"
-	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
+
+	"minato/internal/cluster/apiserver/store"
 )
 
 // keyPrefix is where all objects are in the store.
@@ -19,7 +20,7 @@ const keyPrefix = "/registry"
 
 // storageOptions says how the objects of a scheme are stored.
 type storageOptions struct {
-	endpoint  string
+	store     *store.Store
 	scheme    *runtime.Scheme
 	codecs    serializer.CodecFactory
 	mediaType string
@@ -32,7 +33,7 @@ func (o storageOptions) GetRESTOptions(gr schema.GroupResource, _ runtime.Object
 	if len(versions) == 0 {
 		return generic.RESTOptions{}, fmt.Errorf("storing %s: no version of its group is registered", gr)
 	}
-	cfg := backend(o.endpoint)
+	cfg := storagebackend.NewDefaultConfig(keyPrefix, nil)
 	codec, encodeVersioner, err := serverstorage.NewStorageCodec(serverstorage.StorageCodecConfig{
 		StorageMediaType: o.mediaType, StorageSerializer: o.codecs, StorageVersion: versions[0],
 		MemoryVersion: schema.GroupVersion{Group: gr.Group, Version: runtime.APIVersionInternal}, Config: *cfg,
@@ -41,35 +42,25 @@ func (o storageOptions) GetRESTOptions(gr schema.GroupResource, _ runtime.Object
 		return generic.RESTOptions{}, fmt.Errorf("storing %s: %w", gr, err)
 	}
 	cfg.Codec, cfg.EncodeVersioner = codec, encodeVersioner
-	return restOptions(gr, cfg), nil
+	return restOptions(o.store, gr, cfg), nil
 }
 
 // customOptions says how custom resources are stored: as the JSON they are.
-type customOptions struct{ endpoint string }
+type customOptions struct{ store *store.Store }
 
 // GetRESTOptions implements generic.RESTOptionsGetter.
 func (o customOptions) GetRESTOptions(gr schema.GroupResource, _ runtime.Object) (generic.RESTOptions, error) {
-	cfg := backend(o.endpoint)
-	cfg.Codec = unstructured.UnstructuredJSONScheme
-	return restOptions(gr, cfg), nil
+	return restOptions(o.store, gr, storagebackend.NewDefaultConfig(keyPrefix, unstructured.UnstructuredJSONScheme)), nil
 }
 
-func backend(endpoint string) *storagebackend.Config {
-	cfg := storagebackend.NewDefaultConfig(keyPrefix, nil)
-	cfg.Transport.ServerList = []string{endpoint}
-	cfg.CompactionInterval = 0   // etcd compacts by itself
-	cfg.DBMetricPollInterval = 0 // nobody reads it
-	return cfg
-}
-
-func restOptions(gr schema.GroupResource, cfg *storagebackend.Config) generic.RESTOptions {
+func restOptions(s *store.Store, gr schema.GroupResource, cfg *storagebackend.Config) generic.RESTOptions {
 	o := generic.RESTOptions{
-		StorageConfig: cfg.ForResource(gr), Decorator: genericregistry.StorageWithCacher(),
+		StorageConfig: cfg.ForResource(gr), Decorator: backend{s}.cached,
 		EnableGarbageCollection: true, DeleteCollectionWorkers: 1, ResourcePrefix: resourcePrefix(gr),
 	}
 	if gr.Resource == "events" {
 		// Written often, watched seldom, and gone after an hour: upstream does not cache them either.
-		o.Decorator = generic.UndecoratedStorage
+		o.Decorator = backend{s}.direct
 	}
 	return o
 }

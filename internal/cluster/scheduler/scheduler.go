@@ -48,10 +48,12 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("making the scheduler: %w", err)
 	}
+	// The API's own view of roles is among the shared informers: what the scheduler
+	// asks before that one is there would be forbidden.
 	inf.Start(ctx.Done())
+	inf.WaitForCacheSync(ctx.Done())
 	inf.pods.Start(ctx.Done())
 	dynInf.Start(ctx.Done())
-	inf.WaitForCacheSync(ctx.Done())
 	inf.pods.WaitForCacheSync(ctx.Done())
 	dynInf.WaitForCacheSync(ctx.Done())
 	if err := s.WaitForHandlersSync(ctx); err != nil {

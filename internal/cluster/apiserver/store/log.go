@@ -7,22 +7,18 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// slogCore writes etcd's log to a slog.Logger, one level quieter: what etcd calls
-// information is of use only to somebody who looks for a fault.
+// slogCore writes etcd's log to a slog.Logger, for debugging, except for what ends the
+// process: etcd's errors are about what it retries, or what it tells its callers too.
 type slogCore struct {
 	log    *slog.Logger
 	fields []zapcore.Field
 }
 
 func (c *slogCore) level(l zapcore.Level) slog.Level {
-	switch {
-	case l >= zapcore.ErrorLevel:
+	if l > zapcore.ErrorLevel {
 		return slog.LevelError
-	case l >= zapcore.WarnLevel:
-		return slog.LevelInfo
-	default:
-		return slog.LevelDebug
 	}
+	return slog.LevelDebug
 }
 
 func (c *slogCore) Enabled(l zapcore.Level) bool {
