@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 
 	"golang.org/x/sys/unix"
 )
@@ -248,7 +249,7 @@ func (b *Batch) element(e *Element, data bool) {
 		b.b.raw(unix.NFTA_DATA_VALUE, e.Key)
 		b.b.close(k)
 	}
-	if data && (e.Data != nil || e.Verdict != nil) {
+	if data && (len(e.Data) > 0 || e.Verdict != nil) {
 		d := b.b.open(unix.NFTA_SET_ELEM_DATA)
 		if e.Verdict != nil {
 			b.b.verdict(*e.Verdict)
@@ -299,3 +300,31 @@ const (
 	tableUserdata = 6 // NFTA_TABLE_USERDATA
 	elemCatchAll  = 2 // NFT_SET_ELEM_CATCHALL
 )
+
+// Message is one message of a batch, for fakes of the kernel.
+type Message struct {
+	Op     uint16 // unix.NFT_MSG_*
+	Flags  uint16 // unix.NLM_F_*
+	Family Family
+	Body   []byte // attributes
+}
+
+// Messages goes over what the batch holds.
+func (b *Batch) Messages() iter.Seq[Message] {
+	return func(yield func(Message) bool) {
+		for _, start := range b.msgs {
+			m := b.b[start:]
+			if !yield(Message{
+				Op:     binary.NativeEndian.Uint16(m[4:]) & 0xff,
+				Flags:  binary.NativeEndian.Uint16(m[6:]),
+				Family: Family(m[16]),
+				Body:   m[20:binary.NativeEndian.Uint32(m)],
+			}) {
+				return
+			}
+		}
+	}
+}
+
+// Err is the first mistake made while building.
+func (b *Batch) Err() error { return b.err }

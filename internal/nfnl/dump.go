@@ -16,26 +16,28 @@ var errChanged = errors.New("changed while being read")
 // Tables lists the tables of a family.
 func (c *Conn) Tables(f Family) (out []Table, err error) {
 	err = c.dump(unix.NFT_MSG_GETTABLE, f, nil, func() { out = nil }, func(b []byte) {
-		out = append(out, Table{
-			Family:  f,
-			Name:    getStr(Attr(b, unix.NFTA_TABLE_NAME)),
-			Comment: getComment(Attr(b, tableUserdata)),
-		})
+		out = append(out, DecodeTable(f, b))
 	})
 	return out, wrap(err, "list tables of family %s", f)
+}
+
+// DecodeTable reads the attributes of a message about a table, as the other Decode functions do for theirs.
+func DecodeTable(f Family, b []byte) Table {
+	return Table{Family: f, Name: getStr(Attr(b, unix.NFTA_TABLE_NAME)), Comment: getComment(Attr(b, tableUserdata))}
 }
 
 // Chains lists the chains of a table; none when the table is not there.
 func (c *Conn) Chains(f Family, table string) (out []Chain, err error) {
 	err = c.dump(unix.NFT_MSG_GETCHAIN, f, nil, func() { out = nil }, func(b []byte) {
 		if getStr(Attr(b, unix.NFTA_CHAIN_TABLE)) == table {
-			out = append(out, decodeChain(f, b))
+			out = append(out, DecodeChain(f, b))
 		}
 	})
 	return out, wrap(err, "list chains of table %s", table)
 }
 
-func decodeChain(f Family, b []byte) Chain {
+// DecodeChain reads a chain.
+func DecodeChain(f Family, b []byte) Chain {
 	ch := Chain{Family: f}
 	for t, v := range Attrs(b) {
 		switch t {
@@ -61,12 +63,13 @@ func (c *Conn) Rules(f Family, table, chain string) (out []Rule, err error) {
 		req.str(unix.NFTA_RULE_CHAIN, chain)
 	}
 	err = c.dump(unix.NFT_MSG_GETRULE, f, req, func() { out = nil }, func(b []byte) {
-		out = append(out, decodeRule(f, b))
+		out = append(out, DecodeRule(f, b))
 	})
 	return out, wrap(err, "list rules of table %s", table)
 }
 
-func decodeRule(f Family, b []byte) Rule {
+// DecodeRule reads a rule. The expressions are copied.
+func DecodeRule(f Family, b []byte) Rule {
 	r := Rule{Family: f}
 	for t, v := range Attrs(b) {
 		switch t {
@@ -93,12 +96,13 @@ func (c *Conn) Sets(f Family, table string) (out []Set, err error) {
 	var req attrs
 	req.str(unix.NFTA_SET_TABLE, table)
 	err = c.dump(unix.NFT_MSG_GETSET, f, req, func() { out = nil }, func(b []byte) {
-		out = append(out, decodeSet(f, b))
+		out = append(out, DecodeSet(f, b))
 	})
 	return out, wrap(err, "list sets of table %s", table)
 }
 
-func decodeSet(f Family, b []byte) Set {
+// DecodeSet reads a set.
+func DecodeSet(f Family, b []byte) Set {
 	s := Set{Family: f}
 	for t, v := range Attrs(b) {
 		switch t {
@@ -133,19 +137,20 @@ func (c *Conn) Elements(f Family, table, set string, restart func(), yield func(
 	req.str(unix.NFTA_SET_ELEM_LIST_SET, set)
 	err := c.dump(unix.NFT_MSG_GETSETELEM, f, req, restart, func(b []byte) {
 		for _, x := range Attrs(Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-			yield(decodeElement(x))
+			yield(DecodeElement(x))
 		}
 	})
 	return wrap(err, "list elements of %s %s", table, set)
 }
 
-func decodeElement(b []byte) (e Element) {
+// DecodeElement reads one element. The element shares b's memory.
+func DecodeElement(b []byte) (e Element) {
 	for t, v := range Attrs(b) {
 		switch t {
 		case unix.NFTA_SET_ELEM_KEY:
 			e.Key = Attr(v, unix.NFTA_DATA_VALUE)
 		case unix.NFTA_SET_ELEM_DATA:
-			e.Data, e.Verdict = decodeData(v)
+			e.Data, e.Verdict = DecodeData(v)
 		case unix.NFTA_SET_ELEM_FLAGS:
 			f := getU32(v)
 			e.CatchAll, e.End = f&elemCatchAll != 0, f&unix.NFT_SET_ELEM_INTERVAL_END != 0
@@ -156,7 +161,8 @@ func decodeElement(b []byte) (e Element) {
 	return e
 }
 
-func decodeData(b []byte) ([]byte, *Verdict) {
+// DecodeData reads data: a value or a verdict.
+func DecodeData(b []byte) ([]byte, *Verdict) {
 	if v := Attr(b, unix.NFTA_DATA_VERDICT); v != nil {
 		return nil, &Verdict{
 			Code:  VerdictCode(int32(getU32(Attr(v, unix.NFTA_VERDICT_CODE)))),

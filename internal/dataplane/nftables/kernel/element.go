@@ -1,0 +1,137 @@
+//go:build linux
+
+package kernel
+
+import (
+	"fmt"
+	"net/netip"
+
+	"minato/internal/dataplane/nftables"
+	"minato/internal/model"
+	"minato/internal/nfnl"
+)
+
+// Element is one element of one of the maps, in words. Which fields count depends on the set.
+type Element struct {
+	Set      SetName
+	Key      nftables.Key   // key of svc and masq; its Addr alone that of hairpin, vip and pass
+	Pool     uint32         // data of svc, key of slot
+	Slot     uint32         // key of slot
+	Endpoint uint32         // data of slot, key of ep
+	Target   netip.AddrPort // data of ep
+	Class    class          // data of svc, key of class
+}
+
+// key is the element without its data: what makes it the same element.
+func (e Element) key() Element {
+	switch e.Set {
+	case setSvc:
+		return Element{Set: e.Set, Key: e.Key}
+	case setSlot:
+		return Element{Set: e.Set, Pool: e.Pool, Slot: e.Slot}
+	case setEp:
+		return Element{Set: e.Set, Endpoint: e.Endpoint}
+	}
+	return e
+}
+
+func (e Element) String() string {
+	switch e.Set {
+	case setSvc:
+		return fmt.Sprintf("svc %s: pool %d, %s", e.Key, e.Pool, e.Class)
+	case setSlot:
+		return fmt.Sprintf("slot %d of pool %d: endpoint %d", e.Slot, e.Pool, e.Endpoint)
+	case setEp:
+		return fmt.Sprintf("ep %d: %s", e.Endpoint, e.Target)
+	case setMasq:
+		return fmt.Sprintf("masq %s", e.Key)
+	case setClass:
+		return fmt.Sprintf("class %s", e.Class)
+	}
+	return fmt.Sprintf("%s %s", e.Set, e.Key.Addr)
+}
+
+// encoder makes elements for the kernel. Their bytes are in one buffer, which grows with use.
+type encoder struct {
+	*family
+	buf []byte
+}
+
+func (c *encoder) bytes(fill func(b []byte) []byte) []byte {
+	start := len(c.buf)
+	c.buf = fill(c.buf)
+	return c.buf[start:len(c.buf):len(c.buf)]
+}
+
+func (c *encoder) key(e Element) nfnl.Element {
+	return nfnl.Element{Key: c.bytes(func(b []byte) []byte { return c.appendKey(b, e) })}
+}
+
+func (c *encoder) whole(e Element) nfnl.Element {
+	n := c.key(e)
+	n.Data = c.bytes(func(b []byte) []byte { return c.appendData(b, e) })
+	return n
+}
+
+func (c *encoder) appendKey(b []byte, e Element) []byte {
+	switch e.Set {
+	case setSvc, setMasq:
+		b = c.addr(number(b, uint32(e.Key.Scope)), e.Key.Addr)
+		return port(append(b, byte(e.Key.Protocol), 0, 0, 0), e.Key.Port)
+	case setSlot:
+		return number(number(b, e.Pool), e.Slot)
+	case setEp:
+		return number(b, e.Endpoint)
+	case setHairpin:
+		return c.addr(c.addr(b, e.Key.Addr), e.Key.Addr)
+	case setClass:
+		return number(number(b, e.Class.n), e.Class.seconds)
+	}
+	return c.addr(b, e.Key.Addr)
+}
+
+func (c *encoder) appendData(b []byte, e Element) []byte {
+	switch e.Set {
+	case setSvc:
+		return number(number(number(number(b, 0), e.Pool), e.Class.n), e.Class.seconds)
+	case setSlot:
+		return number(number(b, 0), e.Endpoint)
+	case setEp:
+		return port(c.addr(b, e.Target.Addr()), e.Target.Port())
+	}
+	return b
+}
+
+// decode is the reverse of encode. It reports false for an element that encode cannot have made.
+func (f *family) decode(set SetName, n nfnl.Element) (Element, bool) {
+	e := Element{Set: set}
+	k, d := reader{f: f, b: n.Key}, reader{f: f, b: n.Data}
+	switch set {
+	case setSvc, setMasq:
+		e.Key = nftables.Key{Scope: model.Scope(k.number()), Addr: k.addr(), Protocol: model.Protocol(k.protocol()), Port: k.port()}
+	case setSlot:
+		e.Pool, e.Slot = k.number(), k.number()
+	case setEp:
+		e.Endpoint = k.number()
+	case setClass:
+		e.Class = class{k.number(), k.number()}
+		return e, !k.bad && n.Verdict != nil && n.Verdict.Chain == e.Class.chain()
+	case setHairpin:
+		e.Key.Addr = k.addr()
+		k.bad = k.bad || k.addr() != e.Key.Addr
+	default:
+		e.Key.Addr = k.addr()
+	}
+	switch set {
+	case setSvc:
+		d.number()
+		e.Pool, e.Class = d.number(), class{d.number(), d.number()}
+	case setSlot:
+		d.number()
+		e.Endpoint = d.number()
+	case setEp:
+		addr := d.addr()
+		e.Target = netip.AddrPortFrom(addr, d.port())
+	}
+	return e, !k.bad && !d.bad && len(k.b) == 0 && len(d.b) == 0
+}

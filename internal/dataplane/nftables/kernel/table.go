@@ -1,0 +1,156 @@
+//go:build linux
+
+package kernel
+
+import (
+	"fmt"
+	"slices"
+
+	"minato/internal/dataplane/nftables"
+	"minato/internal/nfnl"
+)
+
+// batchLimit is the number of elements after which a group of Services is committed, so that nobody else waits long
+// for the kernel's lock.
+const batchLimit = 20000
+
+// table is the table of one family.
+type table struct {
+	ruleset
+	kernel Kernel
+	assigner
+	enc encoder
+	// outdated: the kernel has a table of this name with other rules. The first commit replaces it.
+	outdated bool
+	node     map[SetName][]nfnl.Element // contents of the sets that depend on the node alone
+}
+
+func newTable(k Kernel, f *family, name string) *table {
+	t := &table{ruleset: ruleset{f, name}, kernel: k, enc: encoder{family: f}}
+	t.assigner = assigner{ipv6: f.ipv6, state: newState(), ledger: newLedger()}
+	return t
+}
+
+// commit sends a change, step by step, and keeps the state with it. An error leaves the state as the kernel is,
+// unless it is nfnl.ErrUnknownOutcome.
+func (t *table) commit(c *change) error {
+	t.finish(c)
+	if t.outdated {
+		return t.replaceTable(c)
+	}
+	for step := range c.steps {
+		b := nfnl.NewBatch()
+		if step == prepare {
+			for cl := range c.classes {
+				t.addClass(b, cl)
+			}
+		}
+		t.encodeStep(b, &c.steps[step])
+		if b.Len() == 0 {
+			continue
+		}
+		if err := t.kernel.Commit(b); err != nil {
+			return err
+		}
+		t.took(c, step)
+	}
+	return nil
+}
+
+// took brings the state up to a step which the kernel has taken.
+func (t *table) took(c *change, step int) {
+	if step == prepare {
+		for cl := range c.classes {
+			t.state.apply(Element{Set: setClass, Class: cl}, false)
+		}
+	}
+	for _, e := range c.steps[step].del {
+		t.state.apply(e, true)
+	}
+	for _, e := range c.steps[step].add {
+		t.state.apply(e, false)
+	}
+}
+
+// replaceTable puts the present rules with all elements in the place of an outdated table, in one transaction.
+func (t *table) replaceTable(c *change) error {
+	b := nfnl.NewBatch()
+	b.DeleteTable(t.id, t.table)
+	t.install(b)
+	t.encodeNode(b)
+	for cl := range c.classes {
+		t.addClass(b, cl)
+	}
+	for step := range c.steps {
+		t.encodeStep(b, &c.steps[step])
+	}
+	if err := t.kernel.Commit(b); err != nil {
+		return fmt.Errorf("replace outdated table %s %s: %w", t.id, t.table, err)
+	}
+	t.outdated = false
+	for step := range c.steps {
+		t.took(c, step)
+	}
+	return nil
+}
+
+// encodeStep writes the operations set by set, which takes fewer messages. A class goes with its chain.
+func (t *table) encodeStep(b *nfnl.Batch, o *operations) {
+	t.enc.buf = t.enc.buf[:0]
+	var list []nfnl.Element
+	gather := func(from []Element, set SetName, encode func(Element) nfnl.Element) []nfnl.Element {
+		list = list[:0]
+		for _, e := range from {
+			if e.Set == set {
+				list = append(list, encode(e))
+			}
+		}
+		return list
+	}
+	for _, set := range stateSets {
+		b.DeleteElements(t.id, t.table, string(set), gather(o.del, set, t.enc.key)...)
+	}
+	for _, set := range stateSets {
+		b.AddElements(t.id, t.table, string(set), gather(o.add, set, t.enc.whole)...)
+	}
+	for _, e := range o.del {
+		if e.Set == setClass {
+			b.FlushChain(t.id, t.table, e.Class.chain())
+			b.DeleteChain(t.id, t.table, e.Class.chain())
+		}
+	}
+}
+
+// setNode writes what depends on the node alone, whole, in one transaction.
+func (t *table) setNode(p nftables.NodePlan, cfg Config) error {
+	t.node = t.nodeElements(p, cfg)
+	if t.outdated {
+		return nil // goes with the table that replaces this one
+	}
+	b := nfnl.NewBatch()
+	t.encodeNode(b)
+	if err := t.kernel.Commit(b); err != nil {
+		return fmt.Errorf("write the node's own addresses to table %s %s: %w", t.id, t.table, err)
+	}
+	return nil
+}
+
+func (t *table) encodeNode(b *nfnl.Batch) {
+	for _, set := range nodeSets {
+		b.FlushSet(t.id, t.table, string(set))
+		b.AddElements(t.id, t.table, string(set), t.node[set]...)
+	}
+}
+
+func (t *table) remove() error {
+	tables, err := t.kernel.Tables(t.id)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(tables, func(x nfnl.Table) bool { return x.Name == t.table }) {
+		return nil
+	}
+	b := nfnl.NewBatch()
+	b.DeleteTable(t.id, t.table)
+	return t.kernel.Commit(b)
+}
