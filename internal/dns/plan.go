@@ -73,9 +73,7 @@ func (z *zone) recordsOf(s *model.Service, n *model.Node) records {
 	case s.Type == model.TypeExternalName:
 		g.external(s.ExternalName)
 		return g.records()
-	case s.Headless:
-		g.headless(s, n)
-	default:
+	case !s.Headless:
 		g.clusterIP(s)
 	}
 	g.endpoints(s, n)
@@ -137,26 +135,22 @@ func (g *gathering) clusterIP(s *model.Service) {
 	}
 }
 
-func (g *gathering) headless(s *model.Service, n *model.Node) {
-	for b := range s.AllBackends() {
-		if b.Ready {
-			name, _ := g.endpoint(b)
-			g.addPort(b.PortName, b.Protocol, item{target: name, addr: b.Addr.Addr(), port: b.Addr.Port(), near: distance(s, b, n)})
-		}
-	}
-}
-
-// endpoints are the names of single endpoints. ClusterIP Services have them too, as with CoreDNS: the PTR record of a
-// pod points to one.
+// endpoints are the names of single endpoints and, for a headless Service, its own records. ClusterIP Services have
+// names of endpoints too, as with CoreDNS: the PTR record of a pod points to one.
 func (g *gathering) endpoints(s *model.Service, n *model.Node) {
 	for b := range s.AllBackends() {
 		if !b.Ready {
 			continue
 		}
 		name, dashed := g.endpoint(b)
-		g.add(name, item{target: name, addr: b.Addr.Addr(), port: b.Addr.Port()})
+		i := item{target: name, addr: b.Addr.Addr(), port: b.Addr.Port()}
+		g.add(name, i)
 		if name != "" {
-			g.pointers = append(g.pointers, pointer{addr: b.Addr.Addr(), target: name, dashed: dashed})
+			g.pointers = append(g.pointers, pointer{addr: i.addr, target: name, dashed: dashed})
+		}
+		if s.Headless {
+			i.near = distance(s, b, n)
+			g.addPort(b.PortName, b.Protocol, i)
 		}
 	}
 }
@@ -171,11 +165,16 @@ func (g *gathering) endpoint(b *model.Backend) (name string, dashed bool) {
 
 // dashes is "10-244-1-5" or "2001-db8--1"; a final dash gets a zero, as with CoreDNS.
 func dashes(a netip.Addr) string {
-	s := strings.NewReplacer(".", "-", ":", "-").Replace(a.String())
-	if strings.HasSuffix(s, "-") {
-		s += "0"
+	b := a.AppendTo(make([]byte, 0, 48))
+	for i, c := range b {
+		if c == '.' || c == ':' {
+			b[i] = '-'
+		}
 	}
-	return s
+	if b[len(b)-1] == '-' {
+		b = append(b, '0')
+	}
+	return string(b)
 }
 
 // distance orders answers by trafficDistribution: near endpoints first, none left out, which the specification allows.

@@ -22,7 +22,17 @@ type Table struct {
 	base *model.Snapshot // what was last published
 	// Services whose names are not those of base: withdrawn and not yet published again, or held.
 	odd map[model.ServiceName]records
+	// plans remembers the records of large Services, which otherwise each phase would compute twice.
+	plans map[planned]records
 }
+
+// planned is what the records of a Service follow from.
+type planned struct {
+	service *model.Service
+	place   place
+}
+
+const largePlan = 64 // names
 
 // NewTable makes an empty table. It answers SERVFAIL where it would say NXDOMAIN until a complete snapshot is
 // published.
@@ -31,7 +41,7 @@ func NewTable(z Zone) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{zone: wz, base: model.Empty(), odd: map[model.ServiceName]records{}}
+	t := &Table{zone: wz, base: model.Empty(), odd: map[model.ServiceName]records{}, plans: map[planned]records{}}
 	e := (&tree{seed: maphash.MakeSeed()}).edit()
 	for _, l := range []string{"svc", "pod", "dns"} {
 		e.put(&entry{name: wz.under(l)})
@@ -109,7 +119,8 @@ func (t *Table) Publish(ctx context.Context, next *model.Snapshot, held func(mod
 	defer t.mu.Unlock()
 	e := t.tree.Load().edit()
 	odd := map[model.ServiceName]records{}
-	for name, wanted := range t.wanted(next) {
+	changed := t.wanted(next)
+	for name, wanted := range changed {
 		shown := t.shown(name)
 		if held != nil && held(name) {
 			odd[name] = shown
@@ -124,6 +135,11 @@ func (t *Table) Publish(ctx context.Context, next *model.Snapshot, held func(mod
 		t.refer(e, ns, existence(next.HasNamespace(ns))-existence(t.base.HasNamespace(ns)))
 	}
 	t.base, t.odd = next, odd
+	for p := range t.plans {
+		if _, ok := changed[p.service.Name]; !ok || next.Service(p.service.Name) != p.service {
+			delete(t.plans, p)
+		}
+	}
 	e.t.revision = next.Revision
 	e.t.complete = e.t.complete || next.Complete
 	t.tree.Store(e.t)
@@ -134,15 +150,15 @@ func (t *Table) Publish(ctx context.Context, next *model.Snapshot, held func(mod
 func (t *Table) wanted(next *model.Snapshot) map[model.ServiceName]records {
 	w := map[model.ServiceName]records{}
 	for _, c := range model.Diff(t.base, next).Services {
-		w[c.Name] = t.zone.recordsOf(c.New, next.Node)
+		w[c.Name] = t.plan(c.New, next.Node)
 	}
 	for name := range t.odd {
-		w[name] = t.zone.recordsOf(next.Service(name), next.Node)
+		w[name] = t.plan(next.Service(name), next.Node)
 	}
-	if place(t.base.Node) != place(next.Node) { // rare: this node got another zone
+	if placeOf(t.base.Node) != placeOf(next.Node) { // rare: this node got another zone
 		for s := range next.Services() {
 			if s.Headless && (s.PreferSameNode || s.PreferSameZone) {
-				w[s.Name] = t.zone.recordsOf(s, next.Node)
+				w[s.Name] = t.plan(s, next.Node)
 			}
 		}
 	}
@@ -150,11 +166,28 @@ func (t *Table) wanted(next *model.Snapshot) map[model.ServiceName]records {
 }
 
 // place is what the order of answers depends on.
-func place(n *model.Node) (p [2]string) {
-	if n != nil {
-		p = [2]string{n.Name, n.Zone}
+type place struct{ node, zone string }
+
+func placeOf(n *model.Node) place {
+	if n == nil {
+		return place{}
 	}
-	return p
+	return place{n.Name, n.Zone}
+}
+
+// plan is recordsOf, remembered from phase to phase and, for a Service that changes again, from round to round.
+func (t *Table) plan(s *model.Service, n *model.Node) records {
+	if s == nil {
+		return records{}
+	}
+	key := planned{s, placeOf(n)}
+	r, ok := t.plans[key]
+	if !ok {
+		if r = t.zone.recordsOf(s, n); len(r.names) >= largePlan {
+			t.plans[key] = r
+		}
+	}
+	return r
 }
 
 // shown are the records of a Service that are in the table.
@@ -162,7 +195,7 @@ func (t *Table) shown(name model.ServiceName) records {
 	if r, ok := t.odd[name]; ok {
 		return r
 	}
-	return t.zone.recordsOf(t.base.Service(name), t.base.Node)
+	return t.plan(t.base.Service(name), t.base.Node)
 }
 
 // change replaces the records of one Service. Names with equal contents are not touched.

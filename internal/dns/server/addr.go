@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,8 +13,11 @@ import (
 	"minato/internal/netns"
 )
 
+// ours labels IPv4 addresses that a server added, so that the next one knows them after a crash. IPv6 has no labels.
+const ours = "lo:minato-dns"
+
 // addAddrs puts the addresses on lo of the namespace, where a packet to them ends on every node without crossing a
-// link. Those that are there already are left as they are, and loopback ones need no adding. It returns what it added.
+// link. Those that somebody else put there are left as they are, and loopback ones need no adding. It returns ours.
 func addAddrs(ns netns.NS, addrs []netip.Addr) (added []netip.Addr, err error) {
 	err = ns.Do(func() error {
 		lo, err := netlink.LinkByName("lo")
@@ -24,11 +28,12 @@ func addAddrs(ns netns.NS, addrs []netip.Addr) (added []netip.Addr, err error) {
 			if a.IsLoopback() {
 				continue
 			}
-			switch err := netlink.AddrAdd(lo, hostAddr(a)); {
-			case err == nil:
-				added = append(added, a)
-			case !errors.Is(err, unix.EEXIST):
+			err := netlink.AddrAdd(lo, hostAddr(a))
+			if err != nil && !errors.Is(err, unix.EEXIST) {
 				return fmt.Errorf("add the DNS address %s to lo: %w", a, err)
+			}
+			if err == nil || labelled(lo, a) {
+				added = append(added, a)
 			}
 		}
 		return nil
@@ -55,17 +60,20 @@ func removeAddrs(ns netns.NS, addrs []netip.Addr) error {
 	})
 }
 
-func hostAddr(a netip.Addr) *netlink.Addr {
-	return &netlink.Addr{
-		IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
-		Flags: unix.IFA_F_NODAD * b2i(a.Is6()),
-		Scope: unix.RT_SCOPE_HOST * b2i(a.Is4()),
-	}
+// labelled reports whether an address that is there already carries our label.
+func labelled(lo netlink.Link, a netip.Addr) bool {
+	addrs, err := netlink.AddrList(lo, netlink.FAMILY_V4)
+	return err == nil && slices.ContainsFunc(addrs, func(have netlink.Addr) bool {
+		return have.Label == ours && have.IP.Equal(a.AsSlice())
+	})
 }
 
-func b2i(b bool) int {
-	if b {
-		return 1
+func hostAddr(a netip.Addr) *netlink.Addr {
+	out := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
+	if a.Is4() {
+		out.Label, out.Scope = ours, unix.RT_SCOPE_HOST
+	} else {
+		out.Flags = unix.IFA_F_NODAD
 	}
-	return 0
+	return out
 }
