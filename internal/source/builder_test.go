@@ -204,13 +204,20 @@ func TestSlicesMayComeBeforeTheirServiceAndOutliveIt(t *testing.T) {
 	if got := text(b.Current()); got != want || len(b.Current().Service(web("web")).Slices) != 1 {
 		t.Errorf("after coming back:\n%s\nbefore:\n%s", got, want)
 	}
-	b.Update(func(batch *source.Batch) { // gone and back in one batch
-		batch.DeleteService(web("web"))
-		batch.DeleteSlice(source.ObjectName{Namespace: "default", Name: "web-1"})
-		set(batch)
-	})
-	if s := b.Current().Service(web("web")); s == nil || len(s.Slices) != 0 {
-		t.Errorf("after one batch of both:\n%s", text(b.Current()))
+}
+
+func TestAServiceMayGoAndComeBackInOneBatch(t *testing.T) {
+	for range 20 { // maps are walked in random order
+		b := complete(source.Service(newService("web", "10.96.0.20", "")))
+		b.Update(func(batch *source.Batch) { batch.SetSlice(slice(t, newSlice("web-1", "web", "10.244.1.5"))) })
+		b.Update(func(batch *source.Batch) {
+			batch.DeleteService(web("web"))
+			batch.DeleteSlice(source.ObjectName{Namespace: "default", Name: "web-1"})
+			batch.SetService(source.Service(newService("web", "10.96.0.21", "")))
+		})
+		if s := b.Current().Service(web("web")); s == nil || len(s.Slices) != 0 || s.ClusterIPs[0].String() != "10.96.0.21" {
+			t.Fatalf("after the batch:\n%s", text(b.Current()))
+		}
 	}
 }
 

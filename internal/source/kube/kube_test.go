@@ -97,10 +97,19 @@ func backends(s *model.Snapshot, name string) int {
 
 func TestRunFollowsTheAPI(t *testing.T) {
 	client := fake.NewClientset(web, db, webSlice, node1, namespace)
+	watches := make(chan struct{}, 10)
+	client.PrependWatchReactor("*", func(a clienttesting.Action) (bool, watch.Interface, error) {
+		w, err := client.Tracker().Watch(a.GetResource(), a.GetNamespace())
+		watches <- struct{}{}
+		return true, w, err
+	})
 	b := start(t, client)
 	eventually(t, b, "what is there from the start", func(s *model.Snapshot) bool {
 		return s.Complete && s.Len() == 2 && backends(s, "web") == 1 && s.NodeNamed("node1") != nil && s.HasNamespace("default")
 	})
+	for range 4 {
+		<-watches // unlike a server, the fake forgets what happens between a list and its watch
+	}
 
 	more := webSlice.DeepCopy()
 	more.Endpoints = append(more.Endpoints, discoveryv1.Endpoint{Addresses: []string{"10.244.1.6"}})
