@@ -107,7 +107,7 @@ func Link(t testing.TB, a netns.NS, aName, aAddr string, b netns.NS, bName, bAdd
 	}
 }
 
-// Run runs a command in a namespace and returns its output. A command that fails ends the test.
+// Run runs a command in a namespace and returns its standard output. A command that fails ends the test.
 func Run(t testing.TB, ns netns.NS, argv ...string) string {
 	t.Helper()
 	out, err := Try(ns, argv...)
@@ -117,16 +117,19 @@ func Run(t testing.TB, ns netns.NS, argv ...string) string {
 	return out
 }
 
-// Try runs a command in a namespace and returns what it wrote to both outputs, and how it ended.
+// Try runs a command in a namespace and returns its standard output. The error of one that failed says what it
+// wrote to its other output; it is an *exec.ExitError.
 func Try(ns netns.NS, argv ...string) (string, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
+	var out, problems strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &problems
 	if err := Start(ns, cmd); err != nil {
 		return "", err
 	}
-	err := cmd.Wait()
-	return out.String(), err
+	if err := cmd.Wait(); err != nil {
+		return out.String(), fmt.Errorf("%w: %s", err, strings.TrimSpace(problems.String()))
+	}
+	return out.String(), nil
 }
 
 // Start starts a command in a namespace. Whoever started it waits for it.
