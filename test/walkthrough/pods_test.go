@@ -26,34 +26,9 @@ type pod struct {
 	IP         netip.Addr
 }
 
-// pods are the ready pods of a selector in a namespace. Each of them must run by the word of the container runtime.
-func pods(t *testing.T, w *world.World, namespace, selector string) []pod {
-	t.Helper()
-	out := w.Kubectl(t, "get", "pods", "-n", namespace, "-l", selector, "-o",
-		`jsonpath={range .items[?(@.status.containerStatuses[0].ready==true)]}{.metadata.name} {.spec.nodeName} {.status.podIP}{"\n"}{end}`)
-	sandboxes := w.Sandboxes(t)
-	var all []pod
-	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
-		f := strings.Fields(line)
-		if len(f) != 3 {
-			continue
-		}
-		ip, err := netip.ParseAddr(f[2])
-		if err != nil {
-			t.Fatalf("address of pod %s: %v", f[0], err)
-		}
-		if !slices.Contains(sandboxes, namespace+"/"+f[0]) {
-			t.Errorf("the container runtime does not run pod %s/%s, only %q", namespace, f[0], sandboxes)
-		}
-		all = append(all, pod{f[0], f[1], ip})
-	}
-	return all
-}
-
-// readyPods waits until n pods are ready.
+// readyPods waits until a selector has n pods, all ready. Each must run by the word of the container runtime, too.
 func readyPods(t *testing.T, w *world.World, namespace, selector string, n int) []pod {
 	t.Helper()
-	var all []pod
 	world.Eventually(t, podTime, func() error {
 		out := w.Kubectl(t, "get", "pods", "-n", namespace, "-l", selector, "--no-headers")
 		lines := strings.Split(strings.TrimSpace(out), "\n")
@@ -67,8 +42,23 @@ func readyPods(t *testing.T, w *world.World, namespace, selector string, n int) 
 		}
 		return nil
 	})
-	if all = pods(t, w, namespace, selector); len(all) != n {
-		t.Fatalf("pods of %s: got %v, want %d", selector, all, n)
+	out := w.Kubectl(t, "get", "pods", "-n", namespace, "-l", selector, "-o",
+		`jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName} {.status.podIP}{"\n"}{end}`)
+	sandboxes := w.Sandboxes(t)
+	var all []pod
+	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			t.Fatalf("a pod of %s lacks a node or an address:\n%s", selector, out)
+		}
+		ip, err := netip.ParseAddr(f[2])
+		if err != nil {
+			t.Fatalf("address of pod %s: %v", f[0], err)
+		}
+		if !slices.Contains(sandboxes, namespace+"/"+f[0]) {
+			t.Errorf("the container runtime does not run pod %s/%s, only %q", namespace, f[0], sandboxes)
+		}
+		all = append(all, pod{f[0], f[1], ip})
 	}
 	return all
 }
@@ -129,7 +119,7 @@ func clusterIP(t *testing.T, w *world.World, namespace, name string) string {
 	return ip
 }
 
-// hostAddrs are the values of all "Address:" lines that an nslookup prints after the first, which is the server's.
+// lookedUp are the addresses that an nslookup prints, sorted, without the first, which is the server's.
 func lookedUp(output string) []string {
 	var addrs []string
 	for _, m := range regexp.MustCompile(`(?m)^Address(?: \d+)?:\s*([0-9.]+)`).FindAllStringSubmatch(output, -1) {

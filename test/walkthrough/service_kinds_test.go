@@ -37,7 +37,8 @@ func TestA_ServiceKinds(t *testing.T) {
 		if !s.fromArticle() {
 			t.Run("A6_UnreadyPodsAreNamedOnRequest", k.unready)
 		}
-		w.Kubectl(t, "delete", "deployment,service,pod", "--all", "--ignore-not-found")
+		w.Kubectl(t, "delete", "deployment,pod", "--all")
+		w.Kubectl(t, "delete", "service", "--field-selector", "metadata.name!=kubernetes")
 	})
 }
 
@@ -108,7 +109,9 @@ func (k kinds) nodePort(t *testing.T) {
 func (k kinds) alpine(t *testing.T) (*world.Terminal, func()) {
 	t.Helper()
 	term := k.w.Terminal(t, k.s.dir, k.s.line(t, runAlpine))
-	term.Expect(t, podTime, "/ # ")
+	term.Expect(t, podTime, "try pressing enter|/ # ")
+	term.Type(t, "\n")
+	term.Expect(t, netTime, "/ # ")
 	return term, func() {
 		t.Helper()
 		term.Type(t, "exit\n")

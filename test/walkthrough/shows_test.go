@@ -40,7 +40,7 @@ func (c cluster) nodes(t *testing.T) {
 		}
 		return nil
 	})
-	wantRow(t, c.w.Must(t, c.w.Minato, "node", "list", "--name", c.w.Name), "node1", `172\.30\.0\.11`, "Ready", `\S+`)
+	wantRow(t, c.w.Verb("node", "list").Stdout, "node1", `172\.30\.0\.11`, "Ready", `\S+`)
 }
 
 // kubectls runs one small life of a pod with each kubectl: create, wait, exec, logs, delete.
@@ -99,7 +99,7 @@ func (c cluster) debugger(t *testing.T, name, node string) pod {
 }
 
 func (c cluster) unknownImage(t *testing.T) {
-	c.w.Kubectl(t, "run", "unknown", "--image=registry.example.com/no/such:1")
+	c.w.Kubectl(t, "run", "unknown", "--image="+netnstest.FarAddr+"/no/such:1")
 	t.Cleanup(func() { c.w.Kubectl(t, "delete", "pod", "unknown", "--grace-period=1") })
 	var seen []string
 	world.Eventually(t, podTime, func() error {
