@@ -3,9 +3,7 @@ package dns
 import (
 	"context"
 	"hash/maphash"
-	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -280,31 +278,3 @@ type View struct {
 
 // View returns the present state.
 func (t *Table) View() View { return View{t.zone, t.tree.Load()} }
-
-// Lookup lists the addresses behind a name in text form, for programs in this process.
-func (v View) Lookup(name string) (addrs []netip.Addr) {
-	wire, ok := parseName(strings.ToLower(name))
-	if !ok {
-		return nil
-	}
-	if e := v.tree.find([]byte(wire)); e != nil {
-		for _, s := range e.sets {
-			addrs = append(addrs, s.addrs()...)
-		}
-	}
-	return addrs
-}
-
-func (s *rrset) addrs() (out []netip.Addr) {
-	switch s.qtype {
-	case TypeA:
-		for i := 0; i+sizeA <= len(s.body); i += sizeA {
-			out = append(out, netip.AddrFrom4([4]byte(s.body[i+12:])))
-		}
-	case TypeAAAA:
-		for i := 0; i+sizeAAAA <= len(s.body); i += sizeAAAA {
-			out = append(out, netip.AddrFrom16([16]byte(s.body[i+12:])))
-		}
-	}
-	return out
-}
