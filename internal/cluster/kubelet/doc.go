@@ -1,5 +1,13 @@
 // Package kubelet runs the pods that the API assigns to one node, over CRI.
 //
-// It has no globals: a process may run one per virtual node. It does not schedule, does not garbage-collect
-// images, does not evict, and knows neither devices nor persistent volumes.
+// Each pod has a worker, a goroutine that compares what the API wants with what the runtime has (plan, a pure
+// function), does the difference and reports the status. Workers are woken by the API, by the runtime's exits, by
+// probes and by their own timers. The rules, texts and names are upstream's; where upstream has them as functions
+// these are called.
+//
+// It has no globals: a process may run one kubelet per virtual node, all on one runtime. It knows its containers by
+// the label minato.io/node, and adopts those that run already.
+//
+// It does not schedule, does not collect images, does not evict, and knows neither devices nor persistent volumes
+// nor host ports.
 package kubelet

@@ -7,23 +7,44 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"net/netip"
+	"path/filepath"
+	"strconv"
+	"sync"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/flowcontrol"
 	internalapi "k8s.io/cri-api/pkg/apis"
+	criclient "k8s.io/cri-client/pkg"
+	"k8s.io/kubernetes/pkg/kubelet/network/dns"
+	utilexec "k8s.io/utils/exec"
 
+	"minato/internal/cluster/kubelet/probe"
+	"minato/internal/cluster/kubelet/server"
+	"minato/internal/cluster/kubelet/volumes"
 	"minato/internal/netns"
 )
+
+// Port is where every kubelet serves.
+const Port = 10250
 
 // Config is what a node's kubelet is made from. All fields without "optional" are needed.
 type Config struct {
 	NodeName  string
 	Addresses []netip.Addr // of the node, the primary first; at most one of each family
 	Netns     netns.NS     // the node's; the zero value is a node that is the host
-	PodCIDRs  []string     // optional: written to the Node where the API has none
+	PodCIDRs  []string     // optional: of the Node object, if the API has none for it
 	Labels    map[string]string
 
 	Client         kubernetes.Interface
@@ -32,28 +53,175 @@ type Config struct {
 
 	Runtime internalapi.RuntimeService
 	Images  internalapi.ImageManagerService
+	// Exits, optional, calls back with the ids of containers that end, and returns when its connection breaks: see
+	// containerd.Daemon. Without it ends are noticed within a second.
+	Exits func(ctx context.Context, exited func(id string)) error
 
 	ClusterDNS     []netip.Addr
 	ClusterDomain  string
-	HostResolvConf string // optional: path; /etc/resolv.conf
+	HostResolvConf string // optional: /etc/resolv.conf
 
-	Serving  tls.Certificate // for the address and the node's name
-	ClientCA *x509.CertPool  // whoever has a certificate of it may do everything here
+	Serving  tls.Certificate // for the node's address and name
+	ClientCA *x509.CertPool  // whoever has a client certificate of it may do everything here
 
-	StateDir   string // pod volumes, hosts files; removed with the pods
-	PodLogsDir string
+	StateDir   string // pods' volumes and files, a folder per pod; the node's alone
+	PodLogsDir string // pods' logs; the node's alone
 	CgroupRoot string // "/minato-NAME"
 
-	LeaseInterval time.Duration // optional: 3 s
+	LeaseInterval time.Duration // optional: 3 s; a node counts as stopped after some of them
 	Log           *slog.Logger
 }
 
 // Kubelet runs the pods of one node.
-type Kubelet struct{ cfg Config }
+type Kubelet struct {
+	cfg      Config
+	capacity v1.ResourceList
+	recorder record.EventRecorderLogger
+	events   record.EventBroadcaster
+	dns      *dns.Configurer
+	volumes  volumes.Volumes
+	tokens   *tokens
+	puller   *puller
+	restarts *flowcontrol.Backoff
+	monitor  *probe.Monitor
+	statuses *statusWriter
+	watcher  *watcher
 
-// New checks the configuration. It does no I/O.
-func New(cfg Config) (*Kubelet, error) { return nil, errors.ErrUnsupported }
+	mu      sync.Mutex
+	workers map[types.UID]*worker
+	working sync.WaitGroup
+}
 
-// Run registers the node and runs its pods until ctx ends, then returns nil with the containers left running. Pods
-// that run already are adopted. It needs the API only to begin; outages later are waited for.
-func (k *Kubelet) Run(ctx context.Context) error { return errors.ErrUnsupported }
+// New checks the configuration. It makes no connection.
+func New(cfg Config) (*Kubelet, error) {
+	if cfg.NodeName == "" || len(cfg.Addresses) == 0 || cfg.Client == nil || cfg.Runtime == nil || cfg.Images == nil {
+		return nil, errors.New("kubelet: name, address, API client and runtime are needed")
+	}
+	if cfg.LeaseInterval == 0 {
+		cfg.LeaseInterval = 3 * time.Second
+	}
+	if cfg.HostResolvConf == "" {
+		cfg.HostResolvConf = "/etc/resolv.conf"
+	}
+	cfg.Log = cfg.Log.With("node", cfg.NodeName)
+	capacity, err := machineCapacity()
+	if err != nil {
+		return nil, fmt.Errorf("kubelet: capacity of the machine: %w", err)
+	}
+	k := &Kubelet{
+		cfg: cfg, capacity: capacity, workers: make(map[types.UID]*worker),
+		puller: newPuller(), restarts: flowcontrol.NewBackOff(backOffBase, backOffLimit),
+		statuses: newStatusWriter(cfg.Client, cfg.Log), tokens: newTokens(cfg.Client), watcher: newWatcher(),
+	}
+	k.volumes = volumes.Volumes{Dir: filepath.Join(cfg.StateDir, "pods"), Token: k.tokens.get}
+	k.monitor = &probe.Monitor{
+		Prober:  probe.Prober{Dial: cfg.Netns.DialContext, Exec: k.exec},
+		Changed: func(pod *v1.Pod) { k.poke(pod.UID) },
+		Event:   func(c probe.Container, kind, reason, message string) { k.event(c.Pod, c.Spec, kind, reason, message) },
+	}
+	return k, nil
+}
+
+// Run registers the node and runs its pods until ctx ends. It then waits for what is under way and leaves the
+// containers running. Pods that run already are adopted. An outage of the API or the runtime is waited for; only a
+// port that cannot be opened is an error.
+func (k *Kubelet) Run(ctx context.Context) error {
+	address := net.JoinHostPort(k.cfg.Addresses[0].String(), strconv.Itoa(Port))
+	listener, err := k.cfg.Netns.Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("kubelet of %s: %w", k.cfg.NodeName, err)
+	}
+	k.startEvents(ctx)
+	defer k.events.Shutdown()
+	var parts sync.WaitGroup
+	parts.Go(func() { k.serve(ctx, listener) })
+	parts.Go(func() { k.statuses.run(ctx) })
+	parts.Go(func() { k.watchRuntime(ctx) })
+	if k.cfg.Exits != nil {
+		parts.Go(func() { k.followExits(ctx) })
+	}
+	parts.Go(func() { k.runNode(ctx) })
+	parts.Go(func() { k.watchPods(ctx) })
+	parts.Wait()
+	k.working.Wait()
+	k.monitor.Stop()
+	return nil
+}
+
+// startEvents makes what needs the recorder, which needs ctx.
+func (k *Kubelet) startEvents(ctx context.Context) {
+	k.events = record.NewBroadcaster(record.WithContext(ctx))
+	k.events.StartRecordingToSink(eventSink(k.cfg.Client))
+	k.recorder = k.events.NewRecorder(scheme, v1.EventSource{Component: "kubelet", Host: k.cfg.NodeName})
+	var nodeIPs, clusterDNS []net.IP
+	for _, a := range k.cfg.Addresses {
+		nodeIPs = append(nodeIPs, a.AsSlice())
+	}
+	for _, a := range k.cfg.ClusterDNS {
+		clusterDNS = append(clusterDNS, a.AsSlice())
+	}
+	k.dns = dns.NewConfigurer(k.recorder, k.nodeRef(), nodeIPs, clusterDNS, k.cfg.ClusterDomain, k.cfg.HostResolvConf)
+}
+
+// serve answers the API's requests for logs, exec, attach and port-forward.
+func (k *Kubelet) serve(ctx context.Context, listener net.Listener) {
+	s := server.Server{Pods: k, Runtime: k.cfg.Runtime, LogDir: k.cfg.PodLogsDir, Log: k.cfg.Log}
+	err := s.Serve(ctx, listener, k.cfg.Serving, k.cfg.ClientCA)
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+		k.cfg.Log.Error("kubelet server", "err", err)
+	}
+}
+
+// poke wakes a pod's worker.
+func (k *Kubelet) poke(uid types.UID) {
+	k.mu.Lock()
+	w := k.workers[uid]
+	k.mu.Unlock()
+	if w != nil {
+		w.poke()
+	}
+}
+
+// exec runs a command in a container and waits for it.
+func (k *Kubelet) exec(ctx context.Context, id string, command []string, timeout time.Duration) (output []byte, code int, err error) {
+	stdout, stderr, err := k.cfg.Runtime.ExecSync(ctx, id, command, timeout)
+	output = append(stdout, stderr...)
+	var exit utilexec.CodeExitError
+	switch {
+	case errors.As(err, &exit):
+		return output, exit.Code, nil
+	case errors.Is(err, criclient.ErrCommandTimedOut):
+		return output, 0, fmt.Errorf("%w: %w", probe.ErrCommandTimedOut, err)
+	}
+	return output, 0, err
+}
+
+// transport sends HTTP from the node's namespace.
+func (k *Kubelet) transport() *http.Transport {
+	return &http.Transport{DialContext: k.cfg.Netns.DialContext, DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+}
+
+// services are those whose variables a namespace's pods see.
+func (k *Kubelet) services(namespace string) ([]*v1.Service, error) {
+	list, err := k.cfg.Services.Services(namespace).List(labels.Everything())
+	if err != nil || namespace == v1.NamespaceDefault {
+		return list, err
+	}
+	if kubernetes, err := k.cfg.Services.Services(v1.NamespaceDefault).Get("kubernetes"); err == nil {
+		list = append(list, kubernetes)
+	}
+	return list, nil
+}
+
+// configMap and secret read the API each time: what a new container gets must be the newest.
+func (k *Kubelet) configMap(ctx context.Context) func(namespace, name string) (*v1.ConfigMap, error) {
+	return func(namespace, name string) (*v1.ConfigMap, error) {
+		return k.cfg.Client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+	}
+}
+
+func (k *Kubelet) secret(ctx context.Context) func(namespace, name string) (*v1.Secret, error) {
+	return func(namespace, name string) (*v1.Secret, error) {
+		return k.cfg.Client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+	}
+}

@@ -1,0 +1,167 @@
+//go:build linux
+
+package kubelet
+
+import (
+	"context"
+	"os"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubelettypes "k8s.io/kubelet/pkg/types"
+)
+
+// watchPods gives every pod of the node a worker until ctx ends, and one to every pod that the runtime has and the
+// API has not.
+func (k *Kubelet) watchPods(ctx context.Context) {
+	pods := k.cfg.Client.CoreV1().Pods(v1.NamespaceAll)
+	selector := fields.OneTermEqualSelector("spec.nodeName", k.cfg.NodeName).String()
+	source := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = selector
+			return pods.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = selector
+			return pods.Watch(ctx, o)
+		},
+	}
+	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: source, ObjectType: &v1.Pod{},
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc: func(o any) { k.update(ctx, o.(*v1.Pod)) },
+			UpdateFunc: func(old, o any) {
+				if was, is := old.(*v1.Pod), o.(*v1.Pod); was.UID != is.UID { // deleted and made again unseen
+					k.gone(was.UID)
+				}
+				k.update(ctx, o.(*v1.Pod))
+			},
+			DeleteFunc: func(o any) {
+				if unknown, ok := o.(cache.DeletedFinalStateUnknown); ok {
+					o = unknown.Obj
+				}
+				k.gone(o.(*v1.Pod).UID)
+			},
+		},
+	})
+	done := make(chan struct{})
+	go func() { // waited for below
+		defer close(done)
+		informer.RunWithContext(ctx)
+	}()
+	if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+		k.adoptOrphans(ctx)
+	}
+	<-done
+}
+
+// update gives a pod to its worker, which it makes.
+func (k *Kubelet) update(ctx context.Context, pod *v1.Pod) {
+	k.worker(ctx, identify(pod)).update(pod)
+}
+
+// gone tells a pod's worker, if there is one, that the API has the pod no longer.
+func (k *Kubelet) gone(uid types.UID) {
+	k.mu.Lock()
+	w := k.workers[uid]
+	k.mu.Unlock()
+	if w != nil {
+		w.update(nil)
+	}
+}
+
+// worker is the pod's, made and started if there is none. It vanishes when it has done its work.
+func (k *Kubelet) worker(ctx context.Context, id identity) *worker {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if w := k.workers[id.uid]; w != nil {
+		return w
+	}
+	w := newWorker(k, id)
+	k.workers[id.uid] = w
+	k.working.Go(func() {
+		select { // the pod comes by update, which wakes it
+		case <-w.wake:
+		case <-ctx.Done():
+		}
+		w.run(ctx)
+		k.mu.Lock()
+		delete(k.workers, id.uid)
+		k.mu.Unlock()
+	})
+	return w
+}
+
+// adoptOrphans finds what an earlier life of this program has left of pods that the API no longer has.
+func (k *Kubelet) adoptOrphans(ctx context.Context) {
+	filter := &cri.PodSandboxFilter{LabelSelector: map[string]string{labelNode: k.cfg.NodeName}}
+	sandboxes, err := k.cfg.Runtime.ListPodSandbox(ctx, filter)
+	for ; err != nil && ctx.Err() == nil; sandboxes, err = k.cfg.Runtime.ListPodSandbox(ctx, filter) {
+		k.cfg.Log.Warn("looking for pods without an object", "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+	}
+	for _, s := range sandboxes {
+		k.orphan(ctx, identity{
+			namespace: s.Labels[kubelettypes.KubernetesPodNamespaceLabel], name: s.Labels[kubelettypes.KubernetesPodNameLabel],
+			uid: types.UID(s.Labels[kubelettypes.KubernetesPodUIDLabel]),
+		})
+	}
+	folders, err := os.ReadDir(k.volumes.Dir)
+	if err != nil && !os.IsNotExist(err) {
+		k.cfg.Log.Warn("looking for folders of pods without an object", "err", err)
+	}
+	for _, folder := range folders {
+		k.orphan(ctx, identity{uid: types.UID(folder.Name())})
+	}
+}
+
+// orphan has a worker remove a pod, unless it has one.
+func (k *Kubelet) orphan(ctx context.Context, id identity) {
+	k.mu.Lock()
+	known := k.workers[id.uid] != nil
+	k.mu.Unlock()
+	if !known {
+		k.cfg.Log.Info("removing a pod that the API does not have", "pod", id.namespace+"/"+id.name, "uid", id.uid)
+		k.worker(ctx, id).update(nil)
+	}
+}
+
+// Pod is the newest specification of a pod with a worker, for the server.
+func (k *Kubelet) Pod(namespace, name string) (*v1.Pod, bool) {
+	for _, pod := range k.Pods() {
+		if pod.Namespace == namespace && pod.Name == name {
+			return pod, true
+		}
+	}
+	return nil, false
+}
+
+// Pods are the newest specifications of all pods with a worker.
+func (k *Kubelet) Pods() []*v1.Pod {
+	k.mu.Lock()
+	workers := make([]*worker, 0, len(k.workers))
+	for _, w := range k.workers {
+		workers = append(workers, w)
+	}
+	k.mu.Unlock()
+	var pods []*v1.Pod
+	for _, w := range workers {
+		w.mu.Lock()
+		if w.newest != nil {
+			pods = append(pods, w.newest)
+		}
+		w.mu.Unlock()
+	}
+	return pods
+}

@@ -1,0 +1,224 @@
+//go:build linux
+
+// Package server is what the API asks of a node: logs, exec, attach, port-forward and the list of its pods, by the
+// paths of the kubelet (pkg/kubelet/server).
+//
+// Streams are passed on to the runtime's own streaming server, byte for byte, so that SPDY and WebSocket both work
+// as far as the runtime knows them. Whoever has a client certificate of the given authority may do everything.
+//
+// It serves no metrics and no debugging.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/proxy"
+	internalapi "k8s.io/cri-api/pkg/apis"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubelettypes "k8s.io/kubelet/pkg/types"
+)
+
+// Pods is what the server wants to know of the node's pods. Both methods are called concurrently.
+type Pods interface {
+	Pod(namespace, name string) (*v1.Pod, bool)
+	Pods() []*v1.Pod
+}
+
+// Server serves one node.
+type Server struct {
+	Pods    Pods
+	Runtime internalapi.RuntimeService
+	LogDir  string // holds NAMESPACE_NAME_UID/CONTAINER/N.log
+	Log     *slog.Logger
+}
+
+// errNotFound is a pod or container that is not here.
+var errNotFound = errors.New("not found")
+
+// Serve answers on the listener until ctx ends. It closes the listener and ends open streams.
+func (s Server) Serve(ctx context.Context, listener net.Listener, certificate tls.Certificate, clients *x509.CertPool) error {
+	server := &http.Server{
+		Handler:           s.handler(),
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: 30 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		TLSConfig: &tls.Config{
+			Certificates: []tls.Certificate{certificate}, ClientCAs: clients, ClientAuth: tls.VerifyClientCertIfGiven,
+			MinVersion: tls.VersionTLS12,
+			NextProtos: []string{"http/1.1"}, // SPDY and WebSocket take the connection over, which HTTP/2 cannot
+		},
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	return server.ServeTLS(listener, "", "")
+}
+
+func (s Server) handler() http.Handler {
+	private := http.NewServeMux()
+	private.HandleFunc("GET /pods", s.pods)
+	private.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
+	for _, method := range []string{"GET", "POST"} {
+		private.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", s.exec)
+		private.HandleFunc(method+" /exec/{namespace}/{pod}/{uid}/{container}", s.exec)
+		private.HandleFunc(method+" /attach/{namespace}/{pod}/{container}", s.attach)
+		private.HandleFunc(method+" /attach/{namespace}/{pod}/{uid}/{container}", s.attach)
+		private.HandleFunc(method+" /portForward/{namespace}/{pod}", s.portForward)
+		private.HandleFunc(method+" /portForward/{namespace}/{pod}/{uid}", s.portForward)
+	}
+	public := http.NewServeMux()
+	public.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("ok")) })
+	public.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+			return
+		}
+		private.ServeHTTP(w, r)
+	})
+	return public
+}
+
+func (s Server) pods(w http.ResponseWriter, r *http.Request) {
+	list := v1.PodList{}
+	list.Kind, list.APIVersion = "PodList", "v1"
+	for _, pod := range s.Pods.Pods() {
+		list.Items = append(list.Items, *pod)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(list)
+}
+
+func (s Server) exec(w http.ResponseWriter, r *http.Request) {
+	s.stream(w, r, func(ctx context.Context) (string, error) {
+		id, err := s.running(ctx, r)
+		if err != nil {
+			return "", err
+		}
+		q := r.URL.Query()
+		response, err := s.Runtime.Exec(ctx, &cri.ExecRequest{
+			ContainerId: id, Cmd: q["command"], Tty: isTrue(q, v1.ExecTTYParam), Stdin: isTrue(q, v1.ExecStdinParam),
+			Stdout: isTrue(q, v1.ExecStdoutParam), Stderr: isTrue(q, v1.ExecStderrParam) && !isTrue(q, v1.ExecTTYParam),
+		})
+		return response.GetUrl(), err
+	})
+}
+
+func (s Server) attach(w http.ResponseWriter, r *http.Request) {
+	s.stream(w, r, func(ctx context.Context) (string, error) {
+		id, err := s.running(ctx, r)
+		if err != nil {
+			return "", err
+		}
+		q := r.URL.Query()
+		tty := isTrue(q, v1.ExecTTYParam)
+		response, err := s.Runtime.Attach(ctx, &cri.AttachRequest{
+			ContainerId: id, Tty: tty, Stdin: isTrue(q, v1.ExecStdinParam),
+			Stdout: isTrue(q, v1.ExecStdoutParam), Stderr: isTrue(q, v1.ExecStderrParam) && !tty,
+		})
+		return response.GetUrl(), err
+	})
+}
+
+func (s Server) portForward(w http.ResponseWriter, r *http.Request) {
+	s.stream(w, r, func(ctx context.Context) (string, error) {
+		pod, err := s.pod(r)
+		if err != nil {
+			return "", err
+		}
+		var ports []int32
+		for _, text := range r.URL.Query()["port"] {
+			port, err := strconv.ParseUint(text, 10, 16)
+			if err != nil {
+				return "", fmt.Errorf("port %q: %w", text, err)
+			}
+			ports = append(ports, int32(port))
+		}
+		sandboxes, err := s.Runtime.ListPodSandbox(ctx, &cri.PodSandboxFilter{
+			LabelSelector: map[string]string{kubelettypes.KubernetesPodUIDLabel: string(pod.UID)},
+			State:         &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY},
+		})
+		if err != nil {
+			return "", err
+		}
+		if len(sandboxes) == 0 {
+			return "", fmt.Errorf("sandbox of pod %s/%s: %w", pod.Namespace, pod.Name, errNotFound)
+		}
+		response, err := s.Runtime.PortForward(ctx, &cri.PortForwardRequest{PodSandboxId: sandboxes[0].Id, Port: ports})
+		return response.GetUrl(), err
+	})
+}
+
+// stream passes the connection on to where the runtime serves it.
+func (s Server) stream(w http.ResponseWriter, r *http.Request, locate func(context.Context) (string, error)) {
+	target, err := locate(r.Context())
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	location, err := url.Parse(target)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	handler := proxy.NewUpgradeAwareHandler(location, nil, false, true, responder{s.Log})
+	handler.ServeHTTP(w, r)
+}
+
+// responder answers where the runtime could not be reached.
+type responder struct{ log *slog.Logger }
+
+func (e responder) Error(w http.ResponseWriter, r *http.Request, err error) {
+	e.log.Warn("passing a stream to the runtime", "path", r.URL.Path, "err", err)
+	fail(w, err)
+}
+
+func fail(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	if errors.Is(err, errNotFound) {
+		code = http.StatusNotFound
+	}
+	http.Error(w, err.Error(), code)
+}
+
+// pod is the pod that the path names; a UID in it must be the pod's.
+func (s Server) pod(r *http.Request) (*v1.Pod, error) {
+	pod, ok := s.Pods.Pod(r.PathValue("namespace"), r.PathValue("pod"))
+	if uid := r.PathValue("uid"); !ok || uid != "" && uid != string(pod.UID) {
+		return nil, fmt.Errorf("pod %s/%s: %w", r.PathValue("namespace"), r.PathValue("pod"), errNotFound)
+	}
+	return pod, nil
+}
+
+// running is the id of the container that the path names, which must run.
+func (s Server) running(ctx context.Context, r *http.Request) (string, error) {
+	pod, err := s.pod(r)
+	if err != nil {
+		return "", err
+	}
+	containers, err := s.instances(ctx, pod, r.PathValue("container"))
+	if err != nil {
+		return "", err
+	}
+	for _, c := range containers {
+		if c.State == cri.ContainerState_CONTAINER_RUNNING {
+			return c.Id, nil
+		}
+	}
+	return "", fmt.Errorf("running container %s of pod %s/%s: %w", r.PathValue("container"), pod.Namespace, pod.Name, errNotFound)
+}
+
+func isTrue(q url.Values, name string) bool {
+	value := q.Get(name)
+	return value == "1" || value == "true"
+}
