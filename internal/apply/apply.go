@@ -31,14 +31,16 @@ type Programmer interface {
 	// Program brings up everything of next. It may change and add; what next no longer has it leaves to Reap. A
 	// Service in failed keeps what was programmed for it before. An err says that nothing can be relied on.
 	Program(ctx context.Context, next *model.Snapshot) (failed map[model.ServiceName]error, err error)
-	// Reap deletes what next does not have. It is called only after every Publisher has withdrawn it.
+	// Reap deletes what next does not have, but nothing of a Service that failed. It is called only when every
+	// Publisher has taken over next.
 	Reap(ctx context.Context, next *model.Snapshot) error
 }
 
 // Publisher tells clients of addresses: DNS, announcements, Ingress.
 type Publisher interface {
 	Name() string
-	// Withdraw drops every address of every record that next does not have.
+	// Withdraw drops every address of every record that next does not have. A record that next has with wholly other
+	// addresses may keep the old ones until Publish, so that the name is never gone in between.
 	Withdraw(ctx context.Context, next *model.Snapshot) error
 	// Publish takes over next. A Service that is held keeps the records which it has after Withdraw.
 	Publish(ctx context.Context, next *model.Snapshot, held func(model.ServiceName) bool) error

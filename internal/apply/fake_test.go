@@ -61,8 +61,9 @@ func wanted(s *model.Snapshot, n model.ServiceName) addrs {
 // fakeProgrammer programs a universe. It panics when the order of the phases is broken.
 type fakeProgrammer struct {
 	*universe
-	fails    fault
-	next     *model.Snapshot // of the last Program that did not fail as a whole
+	fails  fault
+	next   *model.Snapshot // of the last Program that did not fail as a whole
+	failed map[model.ServiceName]error
 
 	mu       sync.Mutex // guards what tests read while a Loop runs
 	attempts []uint64
@@ -110,7 +111,7 @@ func (p *fakeProgrammer) Program(_ context.Context, next *model.Snapshot) (map[m
 		maps.Copy(works, wanted(next, svc.Name))
 		p.check("program")
 	}
-	p.next = next
+	p.next, p.failed = next, failed
 	return failed, nil
 }
 
@@ -121,6 +122,9 @@ func (p *fakeProgrammer) Reap(_ context.Context, next *model.Snapshot) error {
 	for n, works := range p.programmed {
 		if p.fails("reap") {
 			return errInjected
+		}
+		if p.failed[n] != nil {
+			continue
 		}
 		want := wanted(next, n)
 		maps.DeleteFunc(works, func(a netip.Addr, _ bool) bool { return !want[a] })
@@ -145,7 +149,11 @@ func (p *fakePublisher) Withdraw(_ context.Context, next *model.Snapshot) error 
 			return errInjected
 		}
 		want := wanted(next, n)
-		maps.DeleteFunc(named, func(a netip.Addr, _ bool) bool { return !want[a] })
+		stays := maps.Clone(named)
+		maps.DeleteFunc(stays, func(a netip.Addr, _ bool) bool { return !want[a] })
+		if len(stays) > 0 || len(want) == 0 {
+			p.named[n] = stays
+		}
 	}
 	p.check("withdraw")
 	return nil

@@ -15,24 +15,16 @@ type round struct {
 	errs   map[string]error // by component
 	failed failedError      // of all Programmers
 	broken bool             // some Programmer failed as a whole
+	stale  bool             // some Publisher failed, and may still name what is gone
 }
 
 // round runs all phases, reports what was reached, and says whether that is everything.
 func (l *Loop) round(ctx context.Context, next *model.Snapshot) bool {
 	r := round{Loop: l, next: next, errs: map[string]error{}, failed: failedError{}}
 	r.withdraw(ctx)
-	withdrawn := len(r.errs) == 0
 	r.program(ctx)
 	r.publish(ctx)
-	switch {
-	case r.broken:
-	case withdrawn:
-		r.reap(ctx)
-	default:
-		for _, p := range l.cfg.Programmers {
-			r.fail(p.Name(), errors.New("what is gone stays programmed until it is withdrawn everywhere"))
-		}
-	}
+	r.reap(ctx)
 	if ctx.Err() != nil {
 		return false
 	}
@@ -49,6 +41,7 @@ func (r *round) fail(component string, err error) {
 func (r *round) withdraw(ctx context.Context) {
 	for _, p := range r.cfg.Publishers {
 		if err := p.Withdraw(ctx, r.next); err != nil {
+			r.stale = true
 			r.fail(p.Name(), fmt.Errorf("withdrawing: %w", err))
 		}
 	}
@@ -85,6 +78,7 @@ func (r *round) held(n model.ServiceName) bool {
 func (r *round) publish(ctx context.Context) {
 	for _, p := range r.cfg.Publishers {
 		if err := p.Publish(ctx, r.next, r.held); err != nil {
+			r.stale = true
 			r.fail(p.Name(), fmt.Errorf("publishing: %w", err))
 		}
 		if n := r.waiting(); n > 0 {
@@ -107,8 +101,13 @@ func (r *round) waiting() int {
 }
 
 func (r *round) reap(ctx context.Context) {
+	if r.broken {
+		return
+	}
 	for _, p := range r.cfg.Programmers {
-		if err := p.Reap(ctx, r.next); err != nil {
+		if r.stale {
+			r.fail(p.Name(), errors.New("what is gone stays programmed until it is withdrawn everywhere"))
+		} else if err := p.Reap(ctx, r.next); err != nil {
 			r.fail(p.Name(), fmt.Errorf("deleting what is gone: %w", err))
 		}
 	}
