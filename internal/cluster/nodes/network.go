@@ -31,10 +31,9 @@ type Notice struct {
 // ErrNoNode classifies errors about a node which the network does not have.
 var ErrNoNode = errors.New("no such node")
 
-// Up makes the network, or adopts what exists of it and repairs what differs; running pods are not disturbed.
-// Nodes which the Config no longer has are removed. The caller sees to it that there is one Up or Delete of a name
-// at a time. Errors are ErrConfig, ErrRangeInUse or of the kernel; what was made until then stays, for another Up
-// or for Delete.
+// Up makes the network, or adopts what exists of it and repairs what differs; running pods are not disturbed. Nodes
+// that cfg no longer has are removed. There must be one Up or Delete of a name at a time. Errors are ErrConfig,
+// ErrRangeInUse or of the kernel; what was made until then stays, for another Up or for Delete.
 func Up(ctx context.Context, cfg Config) (*Network, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -83,7 +82,7 @@ func (n *Network) up(ctx context.Context, host *space, j *journal) (err error) {
 		}
 		made, err := n.cfg.makeNode(ctx, wanted, lan, j)
 		if err != nil {
-			return fmt.Errorf("make node %s: %w", wanted.Name, err)
+			return err
 		}
 		n.nodes[wanted.Name] = made
 	}
@@ -116,9 +115,9 @@ func (c *Config) removeOthers(j *journal) error {
 	return nil
 }
 
-// Delete removes every trace of the network, also of one half made or left by a crash, and puts the host back. Of
-// cfg it needs Name, StateDir and HostNetns. It goes on after an error, and returns all of them. It is what both
-// `minato down` and `minato delete` do: nothing of the network is worth keeping without its pods.
+// Delete removes every trace of the network, also of one half made or left by a crash, and puts the host back: for
+// `minato down` as for `minato delete`. Of cfg it needs Name, StateDir and HostNetns. It goes on after an error and
+// returns all of them; then the journal stays, and Delete can be called again.
 func Delete(ctx context.Context, cfg Config) error {
 	host, err := openSpace(cfg.HostNetns)
 	if err != nil {
@@ -133,7 +132,11 @@ func Delete(ctx context.Context, cfg Config) error {
 	own, err := cfg.ownNetns(j)
 	errs = append(errs, err)
 	for _, path := range own {
-		errs = append(errs, ctx.Err(), deleteNetns(path))
+		if ctx.Err() != nil {
+			errs = append(errs, ctx.Err())
+			break
+		}
+		errs = append(errs, deleteNetns(path))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove the network of %s: %w", cfg.Name, err)

@@ -95,10 +95,9 @@ func (s *space) setLink(l netlink.Link, mac net.HardwareAddr, mtu int) error {
 	return nil
 }
 
-// settle waits until a link that is up can send. The kernel activates the end of a pair that was up before the
-// other in the background, at once if the ends have different indexes, otherwise up to a second later, and drops
-// what is sent until then (linkwatch_urgent_event in net/core/link_watch.c). Since 6.8 the first look at the link
-// does it. A link that does not come is left to itself: it may still.
+// settle waits until a link that is up can send. The kernel activates one end of a pair in the background, up to a
+// second later where both have the same index, and drops what is sent until then (net/core/link_watch.c); since 6.8
+// the first look at the link does it. A link that does not come is left to itself: it may still.
 func (s *space) settle(ctx context.Context, l netlink.Link) {
 	ctx, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
 	defer cancel()
