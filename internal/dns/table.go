@@ -75,6 +75,9 @@ func (t *Table) nameserver(e *edit, s *model.Service) {
 // Name is the component's name in reports of package apply.
 func (t *Table) Name() string { return "dns" }
 
+// Domain is the cluster domain with its final dot.
+func (t *Table) Domain() string { return text(t.zone.domain) }
+
 // Ready reports whether a complete snapshot was published, and if not, why.
 func (t *Table) Ready() (ok bool, reason string) {
 	if t.tree.Load().complete {

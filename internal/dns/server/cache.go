@@ -123,6 +123,12 @@ func (c *cache) get(key []byte, now time.Time) *answer {
 	return a
 }
 
+func (c *cache) len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.by)
+}
+
 // put keeps an answer. When it is full some others go: map order is random, and what is asked for often comes back.
 func (c *cache) put(key string, a *answer) {
 	if a.keep <= 0 {

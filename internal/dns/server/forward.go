@@ -21,7 +21,7 @@ const (
 // forwarder asks upstreams. Equal questions that are under way at the same time are asked once, which bounds the work
 // and takes away the odds of a birthday attack (CVE-2023-30464). It is safe for concurrent use.
 type forwarder struct {
-	cache     cache
+	cache     *cache
 	upstreams *upstreams
 
 	ctx context.Context // ends all flights
@@ -38,6 +38,7 @@ type pending struct {
 	head  []byte // its header and question
 	limit int
 	to    sender
+	count *counters
 
 	target string   // of an ExternalName, the name to ask for; "" for the client's own question
 	chain  []byte   // CNAMEs of the own zone that lead to target
@@ -91,8 +92,10 @@ func (f *forwarder) fly(key string) {
 func (p *pending) reply(out []byte, a *answer, now time.Time) []byte {
 	out = p.q.start(out, p.head)
 	if p.target == "" {
+		p.count.reply(otherZone, a.rcode)
 		return forwarded(out, &p.q, a, p.limit, now)
 	}
+	p.count.reply(ownZone, dns.RcodeSuccess)
 	joined, err := p.join(a, now)
 	if err != nil || a.rcode != dns.RcodeSuccess && a.rcode != dns.RcodeNXDomain {
 		// A target that cannot be looked up makes the answer empty, as with CoreDNS.
@@ -158,6 +161,6 @@ func forwarded(out []byte, q *query, a *answer, limit int, now time.Time) []byte
 }
 
 // newForwarder makes a forwarder whose flights end with ctx.
-func newForwarder(ctx context.Context, us *upstreams) *forwarder {
-	return &forwarder{ctx: ctx, flights: map[string][]*pending{}, upstreams: us}
+func newForwarder(ctx context.Context, us *upstreams, c *cache) *forwarder {
+	return &forwarder{ctx: ctx, flights: map[string][]*pending{}, upstreams: us, cache: c}
 }

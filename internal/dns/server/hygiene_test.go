@@ -18,7 +18,7 @@ func respondTo(t testing.TB, b []byte) *mdns.Msg {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := responder{s: s}
+	r := responder{s: s, count: s.newCounters("udp", false)}
 	out := r.respond(nil, b, maxUDP)
 	if len(out) == 0 {
 		return nil
@@ -235,7 +235,7 @@ func TestNoAllocationForOwnNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := responder{s: s}
+	r := responder{s: s, count: s.newCounters("udp", false)}
 	out := make([]byte, 0, maxUDP)
 	for name, qtype := range map[string]uint16{
 		"web.default.svc.cluster.local.": mdns.TypeA, "_http._tcp.web.default.svc.cluster.local.": mdns.TypeSRV,
@@ -279,7 +279,7 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("name %q, the other reads %q (%v)", q.name.Wire(), wire[:n], err)
 			}
 		}
-		r := responder{s: s}
+		r := responder{s: s, count: s.newCounters("udp", false)}
 		for _, limit := range []int{maxUDP, maxTCP} {
 			out := r.respond(nil, b, limit)
 			if len(out) == 0 {

@@ -37,14 +37,18 @@ type Config struct {
 	Sockets int // UDP sockets for each address; 0: one, or one for each processor from three on
 }
 
-// Server is the DNS server of one node. Make it with New and call Run once.
+// Server is the DNS server of one node. Make it with New and call Run once. It is a prometheus.Collector.
 type Server struct {
 	cfg   Config
 	log   *slog.Logger
 	state atomic.Pointer[string] // why it does not answer yet; nil: it does
 
 	upstreams *upstreams // nil: other names are refused
-	forward   *forwarder // the same
+	forward   *forwarder // the same; it is there from Run on
+	cached    cache
+
+	countersMu sync.Mutex
+	counters   []*counters
 }
 
 // New makes a server that does not listen yet.
@@ -115,7 +119,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	var wg sync.WaitGroup
 	if s.upstreams != nil {
 		s.upstreams.load()
-		s.forward = newForwarder(ctx, s.upstreams)
+		s.forward = newForwarder(ctx, s.upstreams, &s.cached)
 		wg.Go(func() { s.upstreams.watch(ctx) })
 		defer s.forward.wg.Wait()
 	}

@@ -62,6 +62,12 @@ var discard = slog.New(slog.DiscardHandler)
 // start runs a server on a free loopback port and returns its address.
 func start(t testing.TB, cfg Config) string {
 	t.Helper()
+	_, at := startServer(t, cfg)
+	return at
+}
+
+func startServer(t testing.TB, cfg Config) (*Server, string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +90,7 @@ func start(t testing.TB, cfg Config) string {
 		}
 	})
 	await(t, "the server to be ready", func() bool { ok, _ := s.Ready(); return ok })
-	return netip.AddrPortFrom(cfg.Addrs[0], port).String()
+	return s, netip.AddrPortFrom(cfg.Addrs[0], port).String()
 }
 
 func await(t testing.TB, what string, ok func() bool) {

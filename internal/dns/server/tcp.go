@@ -26,6 +26,7 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	var open clients
+	count := s.newCounters("tcp", l.Addr().(*net.TCPAddr).IP.To4() == nil)
 	for {
 		c, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
@@ -46,7 +47,7 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 		}
 		wg.Go(func() {
 			defer open.leave(client)
-			s.serveConn(ctx, c)
+			s.serveConn(ctx, c, count)
 		})
 	}
 }
@@ -83,12 +84,12 @@ func (c *clients) leave(a netip.Addr) {
 
 // serveConn answers the questions of one connection in the order of their arrival, but for those that wait for an
 // upstream: these are answered when it has (RFC 7766, 6.2.1.1).
-func (s *Server) serveConn(ctx context.Context, c *net.TCPConn) {
+func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, count *counters) {
 	stream := &stream{conn: c}
 	defer stream.finish()
 	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	r := responder{s: s, from: stream}
+	r := responder{s: s, from: stream, count: count}
 	in := bufio.NewReaderSize(c, 2+tcpMaxQuery)
 	var out []byte
 	for {

@@ -20,12 +20,13 @@ type batchConn interface {
 // serveUDP reads, answers and writes on one socket until it is closed.
 func (s *Server) serveUDP(c *net.UDPConn) error {
 	var pc batchConn = ipv4.NewPacketConn(c)
-	if c.LocalAddr().(*net.UDPAddr).IP.To4() == nil {
+	is6 := c.LocalAddr().(*net.UDPAddr).IP.To4() == nil
+	if is6 {
 		pc = ipv6.NewPacketConn(c)
 	}
 	in, out := messages(), messages()
 	from := &datagram{conn: c}
-	r := responder{s: s, from: from}
+	r := responder{s: s, from: from, count: s.newCounters("udp", is6)}
 	for failed := 0; ; {
 		n, err := pc.ReadBatch(in, 0)
 		if errors.Is(err, net.ErrClosed) {
