@@ -96,7 +96,9 @@ func (f *upFlags) config(c *cobra.Command, inst instance.Instance) (instance.Con
 		want.APIPort = f.apiPort
 	}
 	if changed("upstream-dns") {
-		want.UpstreamDNS = f.upstreamDNS
+		if want.UpstreamDNS, err = parseServers(f.upstreamDNS); err != nil {
+			return want, &exitError{exitUsage, err}
+		}
 	}
 	if want.Kubeconfig == "" || changed("kubeconfig") {
 		want.Kubeconfig = kubeconfigPath(f.kubeconfig)
@@ -128,6 +130,22 @@ func (f *upFlags) parseNodes(nodes []instance.Node) ([]instance.Node, error) {
 		nodes = append(nodes, n)
 	}
 	return nodes, nil
+}
+
+// parseServers reads DNS servers as ADDRESS or ADDRESS:PORT.
+func parseServers(texts []string) (servers []netip.AddrPort, err error) {
+	for _, text := range texts {
+		if a, err := netip.ParseAddr(text); err == nil {
+			servers = append(servers, netip.AddrPortFrom(a, 53))
+			continue
+		}
+		ap, err := netip.ParseAddrPort(text)
+		if err != nil {
+			return nil, fmt.Errorf("give --upstream-dns as ADDRESS or ADDRESS:PORT: %q is neither", text)
+		}
+		servers = append(servers, ap)
+	}
+	return servers, nil
 }
 
 func nameFlag(i instance.Instance) string { return (&options{name: i.Name}).nameFlag() }

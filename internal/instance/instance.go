@@ -168,15 +168,15 @@ type Node struct {
 
 // Config is what the user asked for, complete: Default fills what was left out.
 type Config struct {
-	Nodes         []Node       `json:"nodes"`
-	Host          bool         `json:"host,omitempty"` // one node which is the host's own namespace
-	NodeCIDR      netip.Prefix `json:"nodeCIDR"`
-	PodCIDR       netip.Prefix `json:"podCIDR"`
-	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
-	ClusterDomain string       `json:"clusterDomain"`
-	APIPort       uint16       `json:"apiPort"`
-	UpstreamDNS   []string     `json:"upstreamDNS,omitempty"` // empty: the host's resolv.conf
-	Kubeconfig    string       `json:"kubeconfig,omitempty"`  // where to write a second kubeconfig
+	Nodes         []Node           `json:"nodes"`
+	Host          bool             `json:"host,omitempty"` // one node which is the host's own namespace
+	NodeCIDR      netip.Prefix     `json:"nodeCIDR"`
+	PodCIDR       netip.Prefix     `json:"podCIDR"`
+	ServiceCIDR   netip.Prefix     `json:"serviceCIDR"`
+	ClusterDomain string           `json:"clusterDomain"`
+	APIPort       uint16           `json:"apiPort"`
+	UpstreamDNS   []netip.AddrPort `json:"upstreamDNS,omitempty"` // empty: the host's resolv.conf
+	Kubeconfig    string           `json:"kubeconfig,omitempty"`  // where to write a second kubeconfig
 }
 
 func (i Instance) configFile() string { return filepath.Join(i.StateDir, "instance.json") }

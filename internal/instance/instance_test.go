@@ -96,12 +96,12 @@ func TestConfigurationSurvives(t *testing.T) {
 	if _, ok, err := i.Load(); ok || err != nil {
 		t.Fatalf("a new instance has a configuration (%v)", err)
 	}
-	want := complete(t, Config{UpstreamDNS: []string{"192.0.2.53"}}, 2)
+	want := complete(t, Config{UpstreamDNS: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")}}, 2)
 	if err := i.Save(want); err != nil {
 		t.Fatal(err)
 	}
 	got, ok, err := i.Load()
-	if err != nil || !ok || got.Changed(want) != "" || got.UpstreamDNS[0] != "192.0.2.53" {
+	if err != nil || !ok || got.Changed(want) != "" || got.UpstreamDNS[0].String() != "192.0.2.53:53" {
 		t.Errorf("got %+v, %v, %v", got, ok, err)
 	}
 }

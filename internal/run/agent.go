@@ -18,6 +18,9 @@ import (
 // dnsService is the Service at whose address every node answers DNS by itself.
 var dnsService = model.ServiceName{Namespace: "kube-system", Name: "kube-dns"}
 
+// resolvConf lists the host's resolvers.
+const resolvConf = "/etc/resolv.conf"
+
 // agent is the data path of one node, and its kubelet.
 type agent struct {
 	node      model.Node
@@ -44,13 +47,11 @@ func (u *instanceRun) newAgent(i int) (a *agent, err error) {
 // startDataPath wires source -> apply -> nftables and DNS for one node.
 func (u *instanceRun) startDataPath(a *agent) (err error) {
 	log := u.opt.Log.With("node", a.node.Name)
-	a.dataplane, err = kernel.New(kernel.Config{
-		Netns: a.netns, Table: "minato", ServiceCIDRs: []netip.Prefix{u.cfg.ServiceCIDR},
-		Except: map[model.ServiceName]bool{dnsService: true}, Log: log,
-	})
+	a.dataplane, err = kernel.Open(kernel.Config{Netns: a.netns, ServiceCIDRs: []netip.Prefix{u.cfg.ServiceCIDR}, Log: log})
 	if err != nil {
 		return err
 	}
+	a.dataplane.Except(dnsService)                // answered on the node itself
 	u.onClose(func() { _ = a.dataplane.Close() }) // the table stays: connections go on
 	a.table, err = dns.NewTable(dns.Zone{
 		Domain: u.cfg.ClusterDomain, Reverse: []netip.Prefix{u.cfg.ServiceCIDR, u.cfg.PodCIDR},
@@ -59,7 +60,10 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	if err != nil {
 		return err
 	}
-	a.dns, err = dnsserver.New(dnsserver.Config{Netns: a.netns, Addrs: []netip.Addr{u.cfg.DNSAddr()}, Table: a.table, Log: log})
+	a.dns, err = dnsserver.New(dnsserver.Config{
+		Netns: a.netns, Addrs: []netip.Addr{u.cfg.DNSAddr()}, Table: a.table, Log: log,
+		Upstreams: u.cfg.UpstreamDNS, ResolvConf: resolvConf, // asked from the host's namespace
+	})
 	if err != nil {
 		return err
 	}

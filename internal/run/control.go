@@ -159,7 +159,7 @@ func (u *instanceRun) diff(ctx context.Context, q web.Query, w io.Writer) (exit 
 func (u *instanceRun) explain(ctx context.Context, dest string, q web.Query, pods podGetter, w io.Writer) (exit int, err error) {
 	var lookup error
 	world := explain.World{
-		Snapshot: u.builder.Current(), Names: u.agents[0].table.View(), Domain: u.cfg.ClusterDomain,
+		Snapshot: u.builder.Current(), Names: names{u.agents[0].table.View()}, Domain: u.cfg.ClusterDomain,
 		ServiceCIDRs: []netip.Prefix{u.cfg.ServiceCIDR},
 		Pods: func(namespace, name string) (explain.Pod, bool) {
 			p, ok, err := pods(ctx, namespace, name)
