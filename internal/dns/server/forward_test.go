@@ -23,15 +23,8 @@ type resolver struct {
 // upstreamServer starts a resolver over UDP and TCP on one port.
 func upstreamServer(t testing.TB, handle func(w mdns.ResponseWriter, q *mdns.Msg)) *resolver {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := bothFree(t)
 	r := &resolver{addr: pc.LocalAddr().(*net.UDPAddr).AddrPort()}
-	l, err := net.Listen("tcp", r.addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	counted := mdns.HandlerFunc(func(w mdns.ResponseWriter, q *mdns.Msg) {
 		if q.Question[0].Qtype != mdns.TypeHINFO { // a probe for loops
 			r.asked.Add(1)

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"testing"
@@ -68,11 +70,9 @@ func start(t testing.TB, cfg Config) string {
 
 func startServer(t testing.TB, cfg Config) (*Server, string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := bothFree(t)
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	pc.Close()
 	l.Close()
 	cfg.Addrs, cfg.Port = []netip.Addr{netip.MustParseAddr("127.0.0.1")}, port
 	cfg.Log = discard
@@ -91,6 +91,25 @@ func startServer(t testing.TB, cfg Config) (*Server, string) {
 	})
 	await(t, "the server to be ready", func() bool { ok, _ := s.Ready(); return ok })
 	return s, netip.AddrPortFrom(cfg.Addrs[0], port).String()
+}
+
+// bothFree listens over UDP and TCP on one loopback port. It is below those that the kernel gives to clients, so it
+// stays free for a moment when these are closed.
+func bothFree(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 100 {
+		at := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
+		pc, err := net.ListenPacket("udp", at)
+		if err != nil {
+			continue
+		}
+		if l, err := net.Listen("tcp", at); err == nil {
+			return pc, l
+		}
+		pc.Close()
+	}
+	t.Fatal("no port is free over both UDP and TCP")
+	return nil, nil
 }
 
 func await(t testing.TB, what string, ok func() bool) {
