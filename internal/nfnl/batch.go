@@ -14,6 +14,9 @@ import (
 // maxElements keeps a message's list of elements below the 64 KB which an attribute can hold.
 const maxElements = 60000
 
+// maxComment keeps an element's comment within the 256 bytes of user data (NFT_USERDATA_MAXLEN).
+const maxComment = 250
+
 // Batch is a list of changes that is applied as one transaction. The first error made while building sticks and
 // comes out at Conn.Commit, so that building reads straight. It is for one goroutine.
 type Batch struct {
@@ -260,6 +263,12 @@ func (b *Batch) element(e *Element, data bool) {
 	}
 	if data && e.Timeout > 0 {
 		b.b.u64(unix.NFTA_SET_ELEM_TIMEOUT, e.Timeout)
+	}
+	if data && e.Comment != "" {
+		if len(e.Comment) > maxComment {
+			b.fail("element comment of %d bytes, %d are allowed", len(e.Comment), maxComment)
+		}
+		b.b.comment(unix.NFTA_SET_ELEM_USERDATA, e.Comment)
 	}
 	b.b.close(x)
 }

@@ -156,6 +156,8 @@ func DecodeElement(b []byte) (e Element) {
 			e.CatchAll, e.End = f&elemCatchAll != 0, f&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_TIMEOUT:
 			e.Timeout = getU64(v)
+		case unix.NFTA_SET_ELEM_USERDATA:
+			e.Comment = getComment(v)
 		}
 	}
 	return e

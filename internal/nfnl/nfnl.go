@@ -136,6 +136,7 @@ type Element struct {
 	CatchAll bool   // matches what nothing else does; no Key
 	End      bool   // first key after an interval
 	Timeout  uint64 // milliseconds, 0: the set's own
+	Comment  string // at most 250 bytes; nft shows it
 }
 
 // Verdict ends a chain or goes to another one.

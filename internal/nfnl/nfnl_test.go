@@ -203,6 +203,19 @@ func TestElementWithOtherDataIsRefusedUnlessDeletedBefore(t *testing.T) {
 	})
 }
 
+func TestElementKeepsItsComment(t *testing.T) {
+	c := open(t)
+	numbers(t, c)
+	mustCommit(t, c, func(b *nfnl.Batch) {
+		b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(1), Comment: "one"})
+	})
+	var got string
+	err := c.Elements(nfnl.IPv4, table, "numbers", func() {}, func(e nfnl.Element) { got = e.Comment })
+	if err != nil || got != "one" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestMistakesWhileBuildingComeOutAtCommit(t *testing.T) {
 	c := open(t)
 	err := commit(t, c, func(b *nfnl.Batch) {

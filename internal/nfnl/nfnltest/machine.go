@@ -21,12 +21,15 @@ type Packet struct {
 	Original netip.AddrPort
 	// Random answers the rules' random numbers below n; nil: always 0.
 	Random func(n uint32) uint32
+	// Learn lets the rules change sets, as they do in the kernel.
+	Learn bool
 }
 
 // Result is what the rules did to a packet.
 type Result struct {
 	Action   string         // "accept", "drop", "reset", "unreachable", "dnat", "snat"
 	To       netip.AddrPort // of dnat; the address of snat
+	Chain    string         // where the rules ended
 	LookedUp int            // look-ups made
 }
 
@@ -52,6 +55,7 @@ func (k *Kernel) Run(f nfnl.Family, name, chainName string, p Packet) Result {
 		return Result{Action: "accept"}
 	}
 	for next := chainName; next != ""; {
+		m.out.Chain = next
 		next = m.chain(m.t.chains[next])
 	}
 	if m.out.Action == "" {
@@ -268,6 +272,9 @@ func (m *machine) dynset(a func(uint16) []byte) {
 		Data: m.value(a(unix.NFTA_DYNSET_SREG_DATA), int(s.DataLen)),
 	})
 	key := elementKey(e)
+	if !m.p.Learn {
+		return
+	}
 	if nfnl.DynsetOp(u32(a(unix.NFTA_DYNSET_OP))) == nfnl.DynsetDelete {
 		delete(s.elements, key)
 	} else if _, there := s.elements[key]; !there {

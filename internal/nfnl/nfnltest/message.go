@@ -3,6 +3,7 @@
 package nfnltest
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -224,7 +225,7 @@ func sameData(a, b nfnl.Element) bool {
 	if a.Verdict != nil && b.Verdict != nil {
 		return *a.Verdict == *b.Verdict
 	}
-	return slices.Equal(a.Data, b.Data)
+	return bytes.Equal(a.Data, b.Data)
 }
 
 // check panics for an element that does not fit its set.

@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -29,12 +30,22 @@ func (o *operations) len() int { return len(o.del) + len(o.add) }
 // change is what Assign adds up for a number of Services before it is committed.
 type change struct {
 	steps   [nSteps]operations
+	point   map[nftables.Key]pointing
 	classes map[class]bool // in use; those without a chain get one in the first step
 	touched map[SetName]map[netip.Addr]bool
+	done    []func() // run when all steps are committed: what was deleted is given up
+}
+
+// pointing is what becomes of a frontend in step swap. Who holds it decides, whatever the Service says that has it in
+// the kernel still.
+type pointing struct {
+	to     target
+	gone   bool
+	holder bool
 }
 
 func newChange() *change {
-	c := &change{classes: map[class]bool{}, touched: map[SetName]map[netip.Addr]bool{}}
+	c := &change{point: map[nftables.Key]pointing{}, classes: map[class]bool{}, touched: map[SetName]map[netip.Addr]bool{}}
 	for _, set := range addrSets {
 		c.touched[set] = map[netip.Addr]bool{}
 	}
@@ -42,7 +53,7 @@ func newChange() *change {
 }
 
 func (c *change) len() int {
-	n := 0
+	n := len(c.point)
 	for i := range c.steps {
 		n += c.steps[i].len()
 	}
@@ -80,18 +91,19 @@ func (a *assigner) assign(c *change, name model.ServiceName, p *nftables.Service
 		return false, nil
 	}
 	h := a.ledger.open(name)
-	defer a.ledger.close(h)
-	w := wanted{assigner: a, change: c, h: h, plan: p, keys: map[nftables.Key]int{}, pools: map[uint32]int{}}
+	w := wanted{assigner: a, change: c, h: h, plan: p, reap: reap, keys: map[nftables.Key]int{}, pools: map[uint32]int{}}
 	if err := w.claim(); err != nil {
+		a.ledger.close(h)
 		return false, err
 	}
 	if reap {
-		w.reap()
+		w.deleteGone()
 	}
 	w.fillPools()
-	left = w.point()
+	left = w.pointAll()
 	w.cleanPools()
-	w.holdAddrs(reap)
+	w.holdAddrs()
+	w.done = append(w.done, func() { w.ledger.close(w.h) })
 	return left, nil
 }
 
@@ -117,12 +129,18 @@ type wanted struct {
 	*change
 	h     *holding
 	plan  *nftables.ServicePlan
+	reap  bool
 	keys  map[nftables.Key]int // to the index in plan.Frontends
 	pools map[uint32]int       // id to the index in plan.Pools
 }
 
-// claim takes the plan's keys, and a pool for each of its pools: the one held, or the one to which a frontend that
-// nobody holds points (after a restart), or a new one.
+// label names a pool in the kernel, so that it is known again after a restart and that nft says whose it is.
+func (w *wanted) label(k nftables.PoolKey) string {
+	return fmt.Sprintf("%s %s/%s %s", w.h.name, k.Port, k.Protocol, k.Policy)
+}
+
+// claim takes the plan's keys, and a pool for each of its pools: the one held, or the one of the same label to which
+// a frontend points that nobody holds (after a restart), or a new one.
 func (w *wanted) claim() error {
 	var keys []nftables.Key
 	for i, f := range w.plan.Frontends {
@@ -139,7 +157,7 @@ func (w *wanted) claim() error {
 		if _, ok := w.h.pools[pk]; ok {
 			continue
 		}
-		if t, ok := w.state.svc[k]; ok && t.pool != 0 && w.ledger.pools[t.pool] == nil {
+		if t, ok := w.state.svc[k]; ok && w.ledger.pools[t.pool] == nil && t.label == w.label(pk) {
 			w.ledger.own(w.h, pk, t.pool)
 		}
 	}
@@ -157,17 +175,28 @@ func (w *wanted) claim() error {
 	return nil
 }
 
-// reap deletes frontends that the plan does not have.
-func (w *wanted) reap() {
-	gone := w.ledger.release(w.h, func(k nftables.Key) bool { _, ok := w.keys[k]; return !ok })
-	for _, k := range gone {
-		if t, ok := w.state.svc[k]; ok {
-			w.del(swap, Element{Set: setSvc, Key: k, Pool: t.pool, Class: t.class}.key())
+// deleteGone deletes the frontends that the plan does not have. One that another Service has claimed, but does not
+// have in the kernel yet, stays.
+func (w *wanted) deleteGone() {
+	for _, k := range w.h.keys {
+		if _, ok := w.keys[k]; ok || w.lingers(k) {
+			continue
 		}
+		w.done = append(w.done, func() { w.ledger.release(w.h, k) })
+		if w.ledger.keys[k] != w.h {
+			continue
+		}
+		w.change.point[k] = pointing{gone: true, holder: true}
 		if w.state.masq[k] {
 			w.del(clean, Element{Set: setMasq, Key: k})
 		}
 	}
+}
+
+// lingers reports whether a frontend of another Service still points to a pool of this one.
+func (w *wanted) lingers(k nftables.Key) bool {
+	t, ok := w.state.svc[k]
+	return ok && w.ledger.keys[k] != w.h && w.ledger.pools[t.pool] == w.h
 }
 
 // fillPools brings the slots of the plan's pools to its endpoints.
@@ -178,40 +207,36 @@ func (w *wanted) fillPools() {
 	}
 }
 
-// point makes every frontend point to its pool by the class of the pool. One that the plan no longer has follows
+// pointAll makes every frontend point to its pool by the class of the pool. One that the plan no longer has follows
 // its pool too, as long as that exists. It reports whether there are such.
-func (w *wanted) point() (left bool) {
+func (w *wanted) pointAll() (left bool) {
 	for _, k := range w.h.keys {
-		now, exists := w.state.svc[k]
-		want, masq := now, w.state.masq[k]
 		if i, ok := w.keys[k]; ok {
 			f := &w.plan.Frontends[i]
-			pool := &w.plan.Pools[f.Pool]
-			want, masq = target{w.h.pools[pool.Key], classOf(pool.Class)}, f.Masquerade
-		} else {
-			left = true
-			if i, ok := w.pools[now.pool]; ok && exists {
-				want.class = classOf(w.plan.Pools[i].Class)
-			}
-			if !exists {
-				continue
-			}
+			p := &w.plan.Pools[f.Pool]
+			w.pointKey(k, target{w.h.pools[p.Key], classOf(p.Class), w.label(p.Key)}, true)
+			w.masquerade(k, f.Masquerade)
+			continue
 		}
-		w.pointKey(k, now, want, exists)
-		w.masquerade(k, masq)
+		if w.reap && !w.lingers(k) {
+			continue
+		}
+		left = true
+		now, exists := w.state.svc[k]
+		if i, ok := w.pools[now.pool]; ok && exists {
+			now.class = classOf(w.plan.Pools[i].Class)
+			w.pointKey(k, now, w.ledger.keys[k] == w.h)
+		}
 	}
 	return left
 }
 
-func (w *wanted) pointKey(k nftables.Key, now, want target, exists bool) {
-	w.classes[want.class] = true
-	e := Element{Set: setSvc, Key: k, Pool: want.pool, Class: want.class}
-	switch {
-	case !exists:
-		w.add(swap, e)
-	case now != want:
-		w.replace(swap, e)
+func (w *wanted) pointKey(k nftables.Key, to target, holder bool) {
+	if w.change.point[k].holder && !holder {
+		return
 	}
+	w.change.point[k] = pointing{to: to, holder: holder}
+	w.classes[to.class] = true
 }
 
 func (w *wanted) masquerade(k nftables.Key, want bool) {
@@ -228,7 +253,7 @@ func (w *wanted) masquerade(k nftables.Key, want bool) {
 func (w *wanted) cleanPools() {
 	needed := map[uint32]bool{}
 	for _, k := range w.h.keys {
-		if _, ok := w.keys[k]; !ok {
+		if _, ok := w.keys[k]; !ok && (!w.reap || w.lingers(k)) {
 			needed[w.state.svc[k].pool] = true
 		}
 	}
@@ -238,14 +263,14 @@ func (w *wanted) cleanPools() {
 		}
 		p := pool{change: w.change, state: w.state, id: id, have: w.state.slots[id]}
 		p.fill(nil)
-		w.ledger.disown(w.h, pk)
+		w.done = append(w.done, func() { w.ledger.disown(w.h, pk) })
 	}
 }
 
 // holdAddrs takes the addresses of the plan. Without reap a ClusterIP that is gone stays refused at other ports.
-func (w *wanted) holdAddrs(reap bool) {
+func (w *wanted) holdAddrs() {
 	vips := w.ours(w.plan.ClusterIPs)
-	if !reap {
+	if !w.reap {
 		vips = union(vips, w.h.addrs[setVIP])
 	}
 	for set, addrs := range map[SetName][]netip.Addr{setHairpin: w.ours(w.plan.Hairpin), setVIP: vips, setPass: w.ours(w.plan.Pass)} {
@@ -267,8 +292,22 @@ func union(a, b []netip.Addr) []netip.Addr {
 	return slices.Compact(out)
 }
 
-// finish turns the addresses that changed hands into operations: they are in the kernel while anyone holds them.
+// finish turns what several Services may have a say in into operations: frontends, and the addresses that are in the
+// kernel while anyone holds them.
 func (a *assigner) finish(c *change) {
+	for k, p := range c.point {
+		now, exists := a.state.svc[k]
+		e := Element{Set: setSvc, Key: k, Pool: p.to.pool, Class: p.to.class, Label: p.to.label}
+		switch {
+		case p.gone && exists:
+			c.del(swap, e.key())
+		case p.gone || exists && now == p.to:
+		case exists:
+			c.replace(swap, e)
+		default:
+			c.add(swap, e)
+		}
+	}
 	for _, set := range addrSets {
 		for addr := range c.touched[set] {
 			e := Element{Set: set, Key: nftables.Key{Addr: addr}}

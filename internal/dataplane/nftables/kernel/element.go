@@ -20,6 +20,7 @@ type Element struct {
 	Endpoint uint32         // data of slot, key of ep
 	Target   netip.AddrPort // data of ep
 	Class    class          // data of svc, key of class
+	Label    string         // comment of svc: whose pool it is
 }
 
 // key is the element without its data: what makes it the same element.
@@ -38,7 +39,7 @@ func (e Element) key() Element {
 func (e Element) String() string {
 	switch e.Set {
 	case setSvc:
-		return fmt.Sprintf("svc %s: pool %d, %s", e.Key, e.Pool, e.Class)
+		return fmt.Sprintf("svc %s: pool %d of %s, %s", e.Key, e.Pool, e.Label, e.Class)
 	case setSlot:
 		return fmt.Sprintf("slot %d of pool %d: endpoint %d", e.Slot, e.Pool, e.Endpoint)
 	case setEp:
@@ -70,6 +71,7 @@ func (c *encoder) key(e Element) nfnl.Element {
 func (c *encoder) whole(e Element) nfnl.Element {
 	n := c.key(e)
 	n.Data = c.bytes(func(b []byte) []byte { return c.appendData(b, e) })
+	n.Comment = e.Label
 	return n
 }
 
@@ -125,7 +127,7 @@ func (f *family) decode(set SetName, n nfnl.Element) (Element, bool) {
 	switch set {
 	case setSvc:
 		d.number()
-		e.Pool, e.Class = d.number(), class{d.number(), d.number()}
+		e.Pool, e.Class, e.Label = d.number(), class{d.number(), d.number()}, n.Comment
 	case setSlot:
 		d.number()
 		e.Endpoint = d.number()

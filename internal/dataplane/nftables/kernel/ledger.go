@@ -78,27 +78,20 @@ func (l *ledger) claim(h *holding, keys []nftables.Key, stillWanted func(model.S
 		if o == h {
 			continue
 		}
-		if o != nil {
-			o.keys = slices.DeleteFunc(o.keys, func(x nftables.Key) bool { return x == k })
-		}
 		l.keys[k] = h
-		h.keys = append(h.keys, k)
+		h.keys = append(h.keys, k) // and in o.keys, while the kernel has it point to a pool of o
 	}
 	slices.SortFunc(h.keys, nftables.Key.Compare)
+	h.keys = slices.Compact(h.keys)
 	return nil
 }
 
-// release gives up the keys for which drop says so, and returns them.
-func (l *ledger) release(h *holding, drop func(nftables.Key) bool) (gone []nftables.Key) {
-	h.keys = slices.DeleteFunc(h.keys, func(k nftables.Key) bool {
-		if !drop(k) {
-			return false
-		}
-		gone = append(gone, k)
+// release gives up a key, unless another Service has it by now.
+func (l *ledger) release(h *holding, k nftables.Key) {
+	if l.keys[k] == h {
 		delete(l.keys, k)
-		return true
-	})
-	return gone
+	}
+	h.keys = slices.DeleteFunc(h.keys, func(x nftables.Key) bool { return x == k })
 }
 
 // own gives a pool to the Service, with the frontends that nobody holds and that point to it.

@@ -28,7 +28,7 @@ func (a *Applier) Program(ctx context.Context, next *model.Snapshot) (failed map
 	if a.outdated() && !next.Complete {
 		return nil, nil
 	}
-	r := round{Applier: a, ctx: ctx, next: next}
+	r := round{Applier: a, ctx: ctx, next: next, left: map[model.ServiceName]bool{}}
 	for range 2 { // the second time after the kernel was read again
 		if a.lost {
 			if err := a.observe(); err != nil {
@@ -54,7 +54,7 @@ func (a *Applier) Reap(ctx context.Context, next *model.Snapshot) error {
 	if !next.Complete || a.lost || a.outdated() {
 		return nil
 	}
-	r := round{Applier: a, ctx: ctx, next: next, reap: true, failed: map[model.ServiceName]error{}}
+	r := round{Applier: a, ctx: ctx, next: next, reap: true, failed: map[model.ServiceName]error{}, left: map[model.ServiceName]bool{}}
 	r.bind()
 	for n := range a.dirty {
 		delete(a.gone, n)
@@ -94,6 +94,7 @@ type round struct {
 	next   *model.Snapshot
 	reap   bool
 	failed map[model.ServiceName]error
+	left   map[model.ServiceName]bool // something waits for Reap
 }
 
 func sorted(set map[model.ServiceName]bool) []model.ServiceName {
@@ -173,9 +174,7 @@ func (r *round) assignOne(n model.ServiceName, changes []*change) (operations in
 	plan := r.plan(n)
 	for i, t := range r.tables {
 		left, err := t.assign(changes[i], n, plan, r.reap)
-		if left {
-			r.gone[n] = true
-		}
+		r.left[n] = r.left[n] && i > 0 || left
 		if err != nil {
 			r.failed[n] = err
 		}
@@ -241,11 +240,10 @@ func (r *round) done(n model.ServiceName) {
 		return
 	}
 	delete(r.reread, n)
-	if r.reap {
-		delete(r.gone, n)
-	} else {
+	if !r.reap {
 		delete(r.dirty, n)
 	}
+	put(r.gone, n, true, !r.left[n])
 }
 
 // sweepAll deletes what nobody holds.

@@ -27,6 +27,7 @@ type State struct {
 type target struct {
 	pool  uint32
 	class class
+	label string
 }
 
 // addrSets are the sets whose elements are addresses that several Services may want.
@@ -51,7 +52,7 @@ func newState() *State {
 func (s *State) apply(e Element, del bool) {
 	switch e.Set {
 	case setSvc:
-		put(s.svc, e.Key, target{e.Pool, e.Class}, del)
+		put(s.svc, e.Key, target{e.Pool, e.Class, e.Label}, del)
 		s.lastPool = max(s.lastPool, e.Pool)
 	case setMasq:
 		put(s.masq, e.Key, true, del)
@@ -102,7 +103,7 @@ func (s *State) elements(set SetName) iter.Seq[Element] {
 		switch set {
 		case setSvc:
 			for k, t := range s.svc {
-				if !yield(Element{Set: set, Key: k, Pool: t.pool, Class: t.class}) {
+				if !yield(Element{Set: set, Key: k, Pool: t.pool, Class: t.class, Label: t.label}) {
 					return
 				}
 			}

@@ -5,9 +5,9 @@ package kernel
 // sweep adds to c the deletion of everything in the state that no Service holds: what a previous process left, and
 // the rest of changes that failed half-way. It looks at everything, so it is done after a start and after errors.
 func (a *assigner) sweep(c *change) {
-	for k, t := range a.state.svc {
+	for k := range a.state.svc {
 		if a.ledger.keys[k] == nil {
-			c.del(swap, Element{Set: setSvc, Key: k, Pool: t.pool, Class: t.class}.key())
+			c.point[k] = pointing{gone: true}
 		}
 	}
 	for k := range a.state.masq {

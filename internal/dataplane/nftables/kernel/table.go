@@ -54,6 +54,9 @@ func (t *table) commit(c *change) error {
 		}
 		t.took(c, step)
 	}
+	for _, f := range c.done {
+		f()
+	}
 	return nil
 }
 
@@ -77,7 +80,7 @@ func (t *table) replaceTable(c *change) error {
 	b := nfnl.NewBatch()
 	b.DeleteTable(t.id, t.table)
 	t.install(b)
-	t.encodeNode(b)
+	t.encodeNode(b, nodeSets...)
 	for cl := range c.classes {
 		t.addClass(b, cl)
 	}
@@ -88,8 +91,12 @@ func (t *table) replaceTable(c *change) error {
 		return fmt.Errorf("replace outdated table %s %s: %w", t.id, t.table, err)
 	}
 	t.outdated = false
+	t.state.classes[rejected], t.state.classes[dropped] = true, true
 	for step := range c.steps {
 		t.took(c, step)
+	}
+	for _, f := range c.done {
+		f()
 	}
 	return nil
 }
@@ -121,22 +128,30 @@ func (t *table) encodeStep(b *nfnl.Batch, o *operations) {
 	}
 }
 
-// setNode writes what depends on the node alone, whole, in one transaction.
+// setNode writes what depends on the node alone, in one transaction; sets that are right already are left alone.
 func (t *table) setNode(p nftables.NodePlan, cfg Config) error {
 	t.node = t.nodeElements(p, cfg)
 	if t.outdated {
 		return nil // goes with the table that replaces this one
 	}
 	b := nfnl.NewBatch()
-	t.encodeNode(b)
+	for _, set := range nodeSets {
+		same, err := t.sameNodeSet(set)
+		if err != nil {
+			return err
+		}
+		if !same {
+			t.encodeNode(b, set)
+		}
+	}
 	if err := t.kernel.Commit(b); err != nil {
 		return fmt.Errorf("write the node's own addresses to table %s %s: %w", t.id, t.table, err)
 	}
 	return nil
 }
 
-func (t *table) encodeNode(b *nfnl.Batch) {
-	for _, set := range nodeSets {
+func (t *table) encodeNode(b *nfnl.Batch, sets ...SetName) {
+	for _, set := range sets {
 		b.FlushSet(t.id, t.table, string(set))
 		b.AddElements(t.id, t.table, string(set), t.node[set]...)
 	}

@@ -132,8 +132,15 @@ func familyOf(k nftables.Key) nfnl.Family {
 // outcome is what all packets of a new connection meet in the kernel: one action, and the set of destinations.
 type outcome struct {
 	action     string
+	chain      string           // in which it ended
 	to         []netip.AddrPort // sorted
 	masquerade bool
+	port       servicePort // whose it is
+}
+
+type servicePort struct {
+	service model.ServiceName
+	port    string
 }
 
 // send runs packets to k through the rules, once for every number that the rules can draw.
@@ -146,7 +153,7 @@ func send(k *nfnltest.Kernel, to nftables.Key) outcome {
 		if out.action != "" && out.action != r.Action {
 			return outcome{action: out.action + " or " + r.Action}
 		}
-		out.action = r.Action
+		out.action, out.chain = r.Action, r.Chain
 		if r.Action == "dnat" {
 			out.to = append(out.to, r.To)
 			p.Original, p.Dst = p.Dst, r.To
@@ -157,7 +164,9 @@ func send(k *nfnltest.Kernel, to nftables.Key) outcome {
 	return out
 }
 
-func (o outcome) String() string { return fmt.Sprintf("%s %v masquerade=%t", o.action, o.to, o.masquerade) }
+func (o outcome) String() string {
+	return fmt.Sprintf("%s %v masquerade=%t", o.action, o.to, o.masquerade)
+}
 
 func expect(t testing.TB, k *nfnltest.Kernel, to nftables.Key, want string) {
 	t.Helper()
