@@ -23,6 +23,7 @@ type World struct {
 	Names        Names
 	Domain       string                                   // of the cluster, without dots at the ends; "" is cluster.local
 	ServiceCIDRs []netip.Prefix                           // may be empty
+	Except       map[model.ServiceName]bool               // Services that something on every node itself answers for: DNS
 	Pods         func(namespace, name string) (Pod, bool) // may be nil: then only pods behind some Service are known
 }
 

@@ -17,6 +17,11 @@ func (t *trace) forward(s *model.Service, f model.Frontend) {
 		t.adviseOutside(s)
 		return
 	}
+	if t.Except[s.Name] {
+		t.r.Node = t.r.From.Node
+		t.end(Delivered, "%s itself answers at this address, nothing is translated", t.r.From.Node)
+		return
+	}
 	n := t.node(f)
 	if n == nil {
 		t.end(Dropped, "no node is known that would answer at %s", t.r.Addr)
@@ -66,7 +71,7 @@ func (t *trace) conclude(s *model.Service, f model.Frontend, n *model.Node, sel 
 		if where := nodesOf(sel.LeftOut); len(where) > 0 && f.Kind.External() {
 			t.advise("connect to a node that has one: %s", strings.Join(where, ", "))
 		}
-		t.advise("or set %s: Cluster, which uses the backends of all nodes", field)
+		t.advise("set %s: Cluster, which uses the backends of all nodes", field)
 	}
 }
 
@@ -130,15 +135,15 @@ func (t *trace) source(s *model.Service, f model.Frontend, n *model.Node, backen
 	case o.Kind == fromNode && o.Node == n.Name:
 		return node, "the node's own address"
 	case own.IsValid() && own == backend:
-		return node, "masqueraded: a pod that reaches itself through a Service must not see its own address come in"
+		return node, "masqueraded, since a pod that reaches itself through a Service must not see its own address come in"
 	case f.Kind == model.ClusterIP && o.Node == n.Name:
-		return o.address(own), "kept"
+		return o.address(own), "its own address"
 	case f.Kind == model.ClusterIP:
-		return node, "masqueraded: the client is not on " + n.Name + ", and replies must come back through it"
+		return node, "masqueraded, since the client is not on " + n.Name + ", and replies must come back through it"
 	case s.ExternalTrafficPolicy == model.Cluster:
-		return node, "masqueraded: externalTrafficPolicy is Cluster, and replies must come back through " + n.Name
+		return node, "masqueraded, since externalTrafficPolicy is Cluster, and replies must come back through " + n.Name
 	}
-	return o.address(own), "kept: externalTrafficPolicy is Local"
+	return o.address(own), "kept, since externalTrafficPolicy is Local"
 }
 
 // address is the origin's own address in words, where it is not known.
@@ -155,7 +160,7 @@ func (o Origin) address(own netip.Addr) string {
 // direct adds a backend that is reached without a frontend.
 func (t *trace) direct(a netip.AddrPort, b *model.Backend) {
 	c := choice(a, b)
-	c.Source, c.SourceWhy = t.r.From.address(t.own(a.Addr().Is6())), "kept: nothing is translated"
+	c.Source, c.SourceWhy = t.r.From.address(t.own(a.Addr().Is6())), "its own address, nothing is translated"
 	t.r.Backends = append(t.r.Backends, c)
 }
 

@@ -28,16 +28,27 @@ func (t *trace) lookup() (addr netip.Addr, ok bool) {
 			l.Chosen = pick(a.Addrs, t.r.From.Addr)
 			return l.Chosen, t.alone(name)
 		}
-		if a.Outside {
-			t.end(Delivered, "%s is not a name of the cluster: an upstream server answers it, and the connection leaves the cluster", name)
-			if a.CNAME != "" {
-				t.r.Reason = "it is an alias of " + a.CNAME + ": an upstream server answers that, and the connection leaves the cluster"
-			}
+		if a.Outside && (a.CNAME != "" || strings.Contains(t.to.name, ".")) {
+			t.upstream(name, a.CNAME)
 			return addr, false
 		}
 	}
 	t.noName()
 	return addr, false
+}
+
+// upstream ends with a name that is somebody else's: the one asked for, or the target of an ExternalName Service.
+func (t *trace) upstream(name, cname string) {
+	if s := t.named(name); s != nil {
+		t.r.Service = s.Name.String()
+	}
+	if cname != "" {
+		t.end(Delivered, "it is an alias of %s, for which an upstream server answers: the connection leaves the cluster", cname)
+		return
+	}
+	t.end(Delivered, "%s is no name of the cluster, an upstream server answers for it: the connection leaves the cluster", name)
+	labels := strings.Split(name, ".")
+	t.suggest(labels[1], labels[0])
 }
 
 // searched lists the fully qualified names in the order in which resolvers try them.
@@ -113,7 +124,7 @@ func (o Origin) flag() string {
 }
 
 func (t *trace) noName() {
-	t.end(NoSuchName, "the cluster's DNS has no address for %s, nor with the search path of namespace %s", t.to.name, t.r.From.namespace)
+	t.end(NoSuchName, "no address is known for %s, nor with the search path of namespace %s", t.to.name, t.r.From.namespace)
 	labels := strings.Split(strings.TrimSuffix(t.to.name, "."), ".")
 	namespace := t.r.From.namespace
 	if len(labels) > 1 {
@@ -130,9 +141,6 @@ func (t *trace) noName() {
 
 // suggest proposes Services that may be meant: the same name elsewhere, or a similar one here.
 func (t *trace) suggest(namespace, name string) {
-	if !t.Snapshot.HasNamespace(namespace) {
-		t.advise("there is no namespace %q", namespace)
-	}
 	const most = 3
 	for s := range t.Snapshot.Services() {
 		if len(t.r.Advice) >= most {

@@ -60,8 +60,14 @@ func (t *trace) missOf(s *model.Service) bool {
 	return true
 }
 
-// adviseTarget catches the usual mistake: the port of the pods instead of that of the Service.
+// adviseTarget catches the usual mistakes: another protocol, the port of the pods instead of that of the Service.
 func (t *trace) adviseTarget(s *model.Service, port uint16) {
+	for _, p := range s.Ports {
+		if p.Port == port {
+			t.advise("it has %d/%s: --protocol %s asks for that", p.Port, p.Protocol, p.Protocol)
+			return
+		}
+	}
 	for b := range s.AllBackends() {
 		if b.Addr.Port() == port {
 			for _, p := range s.Ports {

@@ -108,6 +108,8 @@ func (o Origin) String() string {
 		return o.Addr.String() + ", outside the cluster"
 	case o.Kind == fromLAN:
 		return "the LAN"
+	case o.Kind == fromNode && o.Name != o.Node:
+		b.WriteString("pod " + o.Name + ", in the network of " + o.Node)
 	case o.Name != "":
 		b.WriteString(o.Kind + " " + o.Name)
 	default:

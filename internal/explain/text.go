@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -24,8 +25,16 @@ func (r Result) WriteText(w io.Writer) error {
 	if r.Policy != "" {
 		line("policy", "%s, for packets from %s of %s", r.Policy, r.Scope, r.Node)
 	}
+	common := r.oneSource()
 	for i, c := range r.Backends {
-		line(first(i, "backends"), "%s", c)
+		if common {
+			line(first(i, "backends"), "%s", c)
+		} else {
+			line(first(i, "backends"), "%s, sees %s: %s", c, c.Source, c.SourceWhy)
+		}
+	}
+	if common {
+		line("client", "seen as %s: %s", r.Backends[0].Source, r.Backends[0].SourceWhy)
 	}
 	for i, l := range r.LeftOut {
 		line(first(i, "left out"), "%s", l)
@@ -47,6 +56,12 @@ func first(i int, label string) string {
 	return ""
 }
 
+// oneSource reports whether every backend sees the same client address, for the same reason.
+func (r Result) oneSource() bool {
+	other := func(c Choice) bool { return c.Source != r.Backends[0].Source || c.SourceWhy != r.Backends[0].SourceWhy }
+	return len(r.Backends) > 0 && !slices.ContainsFunc(r.Backends, other)
+}
+
 func (r Result) service() string {
 	if r.Kind == "" {
 		return r.Service
@@ -65,11 +80,17 @@ func (r Result) verdict() string {
 }
 
 func (l *Lookup) String() string {
-	if len(l.Tried) == 0 {
-		return l.Name
+	if len(l.Addrs) == 0 && l.CNAME == "" {
+		if len(l.Tried) <= 1 {
+			return l.Name
+		}
+		return l.Name + ", tried as " + strings.Join(l.Tried, ", ")
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s is %s", l.Name, l.Tried[len(l.Tried)-1])
+	b.WriteString(l.Name)
+	if found := l.Tried[len(l.Tried)-1]; found != l.Name {
+		b.WriteString(" is " + found)
+	}
 	if l.CNAME != "" {
 		fmt.Fprintf(&b, ", an alias of %s", l.CNAME)
 	}
@@ -84,7 +105,7 @@ func (l *Lookup) String() string {
 }
 
 func (c Choice) String() string {
-	return fmt.Sprintf("%5.1f%%  %s%s, sees %s (%s)", 100*c.Probability, c.Addr, place(c.Pod, c.Node), c.Source, c.SourceWhy)
+	return fmt.Sprintf("%5.1f%%  %s%s", 100*c.Probability, c.Addr, place(c.Pod, c.Node))
 }
 
 func (l LeftOut) String() string {

@@ -66,6 +66,10 @@ func (t *trace) service() error {
 
 // headless lists the pods that the name of a headless Service gives.
 func (t *trace) headless(s *model.Service) {
+	if t.r.From.Kind == fromLAN {
+		t.end(Dropped, "a headless Service has only the addresses of its pods: only pods and nodes of the cluster have a way to them")
+		return
+	}
 	seen := map[netip.Addr]bool{}
 	for b := range s.AllBackends() {
 		switch a := b.Addr.Addr(); {
