@@ -143,12 +143,12 @@ func (e exposed) scale(t *testing.T) {
 	term := e.debugger(t)
 	const requests = 100
 	mark := fmt.Sprintf("count-%t", e.s.fromArticle())
-	term.Do(t, fmt.Sprintf("for i in $(seq %d); do curl -s -o /dev/null nginx/%s; done", requests, mark))
+	term.Do(t, fmt.Sprintf("for i in $(seq %d); do curl -s -o /dev/null 'nginx/?%s'; done", requests, mark))
 	total := 0
 	for _, p := range all {
 		var served int
 		world.Eventually(t, netTime, func() error {
-			if served = strings.Count(e.w.Kubectl(t, "logs", p.Name), "GET /"+mark); served == 0 {
+			if served = strings.Count(e.w.Kubectl(t, "logs", p.Name), "GET /?"+mark); served == 0 {
 				return fmt.Errorf("the log of %s has no request", p.Name)
 			}
 			return nil

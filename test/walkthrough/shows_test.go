@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"minato/internal/netns/netnstest"
 	"minato/test/world"
 )
@@ -21,6 +19,7 @@ func TestClusterAroundTheArticles(t *testing.T) {
 	c := cluster{w}
 	t.Run("ThreeNodesAreReady", c.nodes)
 	t.Run("BothKubectlsWork", c.kubectls)
+	t.Run("UserKubeconfigHasAContextOfTheInstance", c.userKubeconfig)
 	t.Run("UntaggedImageStartsWithoutAnUplink", c.noUplink)
 	t.Run("UnknownImageIsReportedAndBacksOff", c.unknownImage)
 	t.Run("PodReachesTheAPIWithItsTokenOnly", c.token)
@@ -72,6 +71,11 @@ func (c cluster) kubectls(t *testing.T) {
 	}
 }
 
+func (c cluster) userKubeconfig(t *testing.T) {
+	out := c.w.Must(t, c.w.Minato, "kubectl", "--name", c.w.Name, "--kubeconfig", c.w.UserKubeconfig(), "--context", "minato-"+c.w.Name, "get", "nodes", "-o", "name")
+	wantText(t, out, "node/node1\n")
+}
+
 func (c cluster) noUplink(t *testing.T) {
 	c.run(t, "untagged", "--image=nginx")
 	policy := c.w.Kubectl(t, "get", "pod", "untagged", "-o", "jsonpath={.spec.containers[0].imagePullPolicy}")
@@ -101,21 +105,10 @@ func (c cluster) debugger(t *testing.T, name, node string) pod {
 func (c cluster) unknownImage(t *testing.T) {
 	c.w.Kubectl(t, "run", "unknown", "--image="+netnstest.FarAddr+"/no/such:1")
 	t.Cleanup(func() { c.w.Kubectl(t, "delete", "pod", "unknown", "--grace-period=1") })
-	var seen []string
-	world.Eventually(t, podTime, func() error {
-		reason := c.w.Kubectl(t, "get", "pod", "unknown", "-o", "jsonpath={.status.containerStatuses[0].state.waiting.reason}")
-		if reason != "" && !slices.Contains(seen, reason) {
-			seen = append(seen, reason)
-		}
-		if !slices.Contains(seen, "ImagePullBackOff") {
-			return fmt.Errorf("reasons so far: %q", seen)
-		}
-		return nil
-	})
-	seen = slices.DeleteFunc(seen, func(r string) bool { return r == "ContainerCreating" })
-	if diff := cmp.Diff([]string{"ErrImagePull", "ImagePullBackOff"}, seen); diff != "" {
-		t.Errorf("reasons (-want +got):\n%s", diff)
-	}
+	// By a watch, so that no state is missed.
+	watch := c.w.Terminal(t, "/", `kubectl get pod unknown --watch -o jsonpath='{.status.containerStatuses[0].state.waiting.reason}{"\n"}'`)
+	watch.Expect(t, podTime, `(?m)^ErrImagePull\s`)
+	watch.Expect(t, podTime, `(?m)^ImagePullBackOff\s`)
 }
 
 func (c cluster) token(t *testing.T) {
@@ -163,7 +156,7 @@ func (c cluster) peerOf(t *testing.T, server, mark string, ask func() world.Resu
 		if r := ask(); r.Err != nil {
 			return fmt.Errorf("no answer: %w: %s", r.Err, r.Output())
 		}
-		line := regexp.MustCompile(`(?m)^(\S+) .*GET /` + mark + ` `).FindStringSubmatch(c.w.Kubectl(t, "logs", server))
+		line := regexp.MustCompile(`(?m)^([0-9.]+) - - \[.*GET /` + mark + ` `).FindStringSubmatch(c.w.Kubectl(t, "logs", server))
 		if line == nil {
 			return fmt.Errorf("no request for /%s in the log", mark)
 		}

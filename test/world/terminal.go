@@ -140,13 +140,16 @@ func (m *Terminal) Expect(t testing.TB, within time.Duration, pattern string) st
 	return before
 }
 
-// Do types a command to the shell in the terminal and returns what it prints, with its echo.
+// controlSequence matches what a shell sends to move the cursor and to set modes.
+var controlSequence = regexp.MustCompile(`\x1b\[[?0-9;]*[a-zA-Z]|\r`)
+
+// Do types a command to the shell in the terminal and returns its echo and what it prints, as plain text.
 func (m *Terminal) Do(t testing.TB, command string) string {
 	t.Helper()
 	m.ordinal++
 	// The quotes keep the echo of the command from being taken for its end.
 	m.Type(t, fmt.Sprintf("%s; echo done''-%d\n", command, m.ordinal))
-	return strings.ReplaceAll(m.Expect(t, commandTime, fmt.Sprintf("done-%d\r?\n", m.ordinal)), "\r", "")
+	return controlSequence.ReplaceAllString(m.Expect(t, commandTime, fmt.Sprintf("done-%d\r?\n", m.ordinal)), "")
 }
 
 // Wait waits until the command has ended, and returns all that it printed and how it ended.

@@ -76,7 +76,14 @@ func (w *World) traces() (traces, error) {
 		cmdline, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline")) // empty if it has just ended
 		t["process"] = append(t["process"], fmt.Sprint(pid, " ", strings.ReplaceAll(string(cmdline), "\x00", " ")))
 	}
-	for _, pattern := range w.files() {
+	config, err := os.ReadFile(w.UserKubeconfig())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	if w.owns(string(config)) {
+		t["kubeconfig"] = strings.Split(string(config), "\n")
+	}
+	for _, pattern := range append(w.files(), shared...) {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, fmt.Errorf("look for %s: %w", pattern, err)
@@ -98,6 +105,9 @@ func (w *World) files() []string {
 		"/sys/fs/cgroup/minato-" + w.Name, "/sys/fs/cgroup/*/minato-" + w.Name,
 	}
 }
+
+// shared are folders which containerd and its network library make wherever their own ones are.
+var shared = []string{"/run/containerd", "/var/lib/cni", "/etc/cni", "/opt/cni"}
 
 // processes are those which name the instance on their command line, are in its cgroups, or use the host's network.
 func (w *World) processes() []int {

@@ -79,7 +79,7 @@ func Start(t testing.TB, c Config) *World {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.end(t, before) })
-	up := append([]string{"up", "--detach", "--kubeconfig", filepath.Join(dir, "kubeconfig"), "--upstream-dns", netnstest.InternetAddr}, c.Up...)
+	up := append([]string{"up", "--detach", "--kubeconfig", w.UserKubeconfig(), "--upstream-dns", netnstest.InternetAddr}, c.Up...)
 	started := time.Now()
 	w.must(t, upTime, w.minato(up...)...)
 	t.Logf("instance %s is up after %v", w.Name, time.Since(started).Round(10*time.Millisecond))
@@ -116,6 +116,9 @@ func (w *World) minato(args ...string) []string {
 
 // Kubeconfig is the instance's own.
 func (w *World) Kubeconfig() string { return filepath.Join(w.StateDir, "kubeconfig") }
+
+// UserKubeconfig is the other one, in which the instance is one context of perhaps many.
+func (w *World) UserKubeconfig() string { return filepath.Join(w.dir, "kubeconfig") }
 
 // end removes the instance and checks that nothing of it is left. What is left all the same is removed by force, so
 // that one failure does not become the next test's.
