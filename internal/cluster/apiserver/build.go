@@ -129,9 +129,7 @@ func (s *Server) assemble(ctx context.Context, cfg *genericapiserver.Config, tok
 		return nil, fmt.Errorf("publishing the keys of ServiceAccount tokens: %w", err)
 	}
 	routes.NewOpenIDMetadataServer(keys).Install(server.Handler.GoRestfulContainer)
-	if err := s.describeAll(server, cfg.OpenAPIV3Config); err != nil {
-		return nil, err
-	}
+	s.describeAll(server, cfg.OpenAPIV3Config)
 	return server, s.addHooks(server)
 }
 

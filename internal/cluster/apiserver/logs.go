@@ -23,6 +23,9 @@ func (h debugOnly) Enabled(ctx context.Context, l slog.Level) bool {
 
 func (h debugOnly) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = min(r.Level, slog.LevelDebug)
+	if !h.Handler.Enabled(ctx, r.Level) { // logr does not ask before an error
+		return nil
+	}
 	return h.Handler.Handle(ctx, r)
 }
 
