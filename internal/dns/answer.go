@@ -56,7 +56,7 @@ func (v View) Append(msg []byte, n *Name, qtype uint16, limit int, turn uint32) 
 		return v.appendEmpty(msg, apex)
 	}
 	if alias && s.extra > 0 { // its additional records point into a message with a name of another length
-		body, answers, _ := Fit(s.body, int(s.answers), len(s.body))
+		body, answers := Fit(s.body, int(s.answers), len(s.body))
 		return appendSet(msg, &rrset{answers: uint16(answers), whole: s.whole, body: body}, limit, turn)
 	}
 	return appendSet(msg, s, limit, turn)
@@ -237,8 +237,10 @@ func appendSet(msg []byte, s *rrset, limit int, turn uint32) ([]byte, Answer) {
 	if s.qtype != TypeA && s.qtype != TypeAAAA {
 		body, answers, extra := s.body, int(s.answers), int(s.extra)
 		if len(body) > room {
-			body, answers, extra = Fit(body, answers+extra, room)
-			answers, extra = min(answers, int(s.answers)), max(0, answers-int(s.answers))
+			var n int
+			body, n = Fit(body, answers+extra, room)
+			answers = min(answers, n)
+			extra = n - answers
 		}
 		a := Answer{Answers: uint16(answers), Extra: uint16(extra)}
 		a.Truncated = a.Answers < s.answers || !s.whole
@@ -264,7 +266,7 @@ func appendSet(msg []byte, s *rrset, limit int, turn uint32) ([]byte, Answer) {
 
 // Fit returns the longest run of whole records at the start of body within room bytes, and how many records of the n
 // it holds.
-func Fit(body []byte, n, room int) (fit []byte, records, rest int) {
+func Fit(body []byte, n, room int) (fit []byte, records int) {
 	at := 0
 	for records < n {
 		next := NextRecord(body, at)
@@ -274,7 +276,7 @@ func Fit(body []byte, n, room int) (fit []byte, records, rest int) {
 		at = next
 		records++
 	}
-	return body[:at], records, n - records
+	return body[:at], records
 }
 
 // NextRecord is the offset behind the record at offset at, -1 when it is not whole.

@@ -147,7 +147,7 @@ func forwarded(out []byte, q *query, a *answer, limit int, now time.Time) []byte
 	counts := [3]uint16{a.answers, a.authority, a.extra}
 	if len(out) > q.room(limit) {
 		total := int(a.answers) + int(a.authority) + int(a.extra)
-		body, left, _ := dns.Fit(out[start:], total, q.room(limit)-start)
+		body, left := dns.Fit(out[start:], total, q.room(limit)-start)
 		out = out[:start+len(body)]
 		for i := range counts {
 			counts[i] = min(counts[i], uint16(left))

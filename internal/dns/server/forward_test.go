@@ -250,35 +250,15 @@ func TestASlowUpstreamDoesNotHoldUpOwnNames(t *testing.T) {
 }
 
 func TestAnUpstreamThatIsOurselvesIsFound(t *testing.T) {
-	// A relay stands for a stub resolver of the host that is configured with our address.
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pc.Close()
-	cfg := Config{Table: testTable(t, world()), Upstreams: []netip.AddrPort{pc.LocalAddr().(*net.UDPAddr).AddrPort()}}
+	// The relay stands for a stub resolver of the host that is configured with our address.
 	var to atomic.Pointer[string]
-	go func() {
-		b := make([]byte, 4096)
-		for {
-			n, from, err := pc.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			for to.Load() == nil {
-				time.Sleep(time.Millisecond)
-			}
-			if c, err := net.Dial("udp", *to.Load()); err == nil {
-				c.Write(b[:n])
-				c.SetDeadline(time.Now().Add(3 * time.Second))
-				if n, err := c.Read(b); err == nil {
-					pc.WriteTo(b[:n], from)
-				}
-				c.Close()
-			}
+	relay := upstreamServer(t, func(w mdns.ResponseWriter, q *mdns.Msg) {
+		c := mdns.Client{Timeout: 3 * time.Second}
+		if r, _, err := c.Exchange(q, *to.Load()); err == nil {
+			w.WriteMsg(r)
 		}
-	}()
-	server := start(t, cfg)
+	})
+	server := forwarding(t, relay)
 	to.Store(&server)
 	await(t, "the loop to be found", func() bool {
 		begin := time.Now()
@@ -309,8 +289,9 @@ func TestResolvConfIsFollowed(t *testing.T) {
 			t.Errorf("after %q: %v, want %s", s.contents, got, s.want)
 		}
 	}
+	before := us.list.Load()
 	os.Remove(file)
-	if us.load() {
+	if us.load(); us.list.Load() != before {
 		t.Error("a file that is gone for a moment changed the list")
 	}
 }

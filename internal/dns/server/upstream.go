@@ -24,6 +24,7 @@ type upstream struct {
 	addr netip.AddrPort
 	ns   netns.NS // sockets to it are opened here
 
+	asked  atomic.Bool  // at least once, and then probed for a loop
 	failed atomic.Int32 // times in a row
 	down   atomic.Int64 // unix nanoseconds until which others are preferred
 	plain  atomic.Bool  // it does not understand OPT records

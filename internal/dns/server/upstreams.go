@@ -51,23 +51,12 @@ func newUpstreams(cfg Config, own []netip.AddrPort) *upstreams {
 	return us
 }
 
-// load sets the list from what was given or from the file, and reports whether it is another one. A file that cannot
-// be read leaves the list as it is.
-func (us *upstreams) load() bool {
-	addrs := us.given
-	if len(addrs) == 0 {
-		b, err := os.ReadFile(us.file)
-		if err != nil || us.contents != nil && bytes.Equal(b, us.contents) {
-			if err != nil && !us.unread {
-				us.log.Warn("dns: the list of upstreams cannot be read", "error", err)
-			}
-			us.unread = err != nil
-			return false
-		}
-		us.contents = append([]byte{}, b...)
-		addrs = nameservers(b)
-	} else if len(*us.list.Load()) > 0 {
-		return false
+// load sets the list from what was given or from the file, when that is new. A file that cannot be read leaves the
+// list as it is.
+func (us *upstreams) load() {
+	addrs, changed := us.addrs()
+	if !changed {
+		return
 	}
 	list := []*upstream{}
 	for _, a := range addrs {
@@ -79,7 +68,22 @@ func (us *upstreams) load() bool {
 	}
 	us.list.Store(&list)
 	us.log.Info("dns: upstreams", "addresses", addrs)
-	return true
+}
+
+func (us *upstreams) addrs() (addrs []netip.AddrPort, changed bool) {
+	if len(us.given) > 0 {
+		changed, us.contents = us.contents == nil, []byte{}
+		return us.given, changed
+	}
+	b, err := os.ReadFile(us.file)
+	if err != nil && !us.unread {
+		us.log.Warn("dns: the list of upstreams cannot be read", "error", err)
+	}
+	if us.unread = err != nil; us.unread || us.contents != nil && bytes.Equal(b, us.contents) {
+		return nil, false
+	}
+	us.contents = append([]byte{}, b...)
+	return nameservers(b), true
 }
 
 // nameservers are the resolvers of a resolv.conf.
@@ -102,26 +106,19 @@ func (us *upstreams) watch(ctx context.Context) {
 	defer reread.Stop()
 	reprobe := time.NewTicker(reprobeEvery)
 	defer reprobe.Stop()
-	us.probeAll(ctx, func(*upstream) bool { return true })
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-reread.C:
-			if us.load() {
-				us.probeAll(ctx, func(*upstream) bool { return true })
-			}
+			us.load()
 		case <-reprobe.C:
-			us.probeAll(ctx, func(u *upstream) bool { return u.loop.Load() })
+			for _, u := range *us.list.Load() {
+				if u.loop.Load() {
+					us.probe(ctx, u)
+				}
+			}
 		case u := <-us.suspects:
-			us.probe(ctx, u)
-		}
-	}
-}
-
-func (us *upstreams) probeAll(ctx context.Context, which func(*upstream) bool) {
-	for _, u := range *us.list.Load() {
-		if which(u) {
 			us.probe(ctx, u)
 		}
 	}
@@ -212,6 +209,9 @@ func (us *upstreams) try(ctx context.Context, u *upstream, o outgoing, round int
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	if u.asked.CompareAndSwap(false, true) {
+		us.suspect(u)
+	}
 	m, err := u.ask(ctx, o)
 	now := time.Now()
 	var a *answer
@@ -220,12 +220,17 @@ func (us *upstreams) try(ctx context.Context, u *upstream, o outgoing, round int
 	}
 	if u.note(err, now) {
 		us.log.Warn("dns: upstream does not answer", "upstream", u.addr, "error", err)
-		select {
-		case us.suspects <- u:
-		default: // probes are under way
-		}
+		us.suspect(u)
 	}
 	return a, err
+}
+
+// suspect has an upstream probed for a loop soon.
+func (us *upstreams) suspect(u *upstream) {
+	select {
+	case us.suspects <- u:
+	default: // probes are under way
+	}
 }
 
 // order is the list with those that work first, in the order in which it was given. Loops are left out.
