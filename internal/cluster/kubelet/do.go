@@ -106,15 +106,19 @@ func (w *worker) sandbox(ctx context.Context, runtime *kubecontainer.PodStatus, 
 	return p, nil
 }
 
-// start starts one container unless it is in back-off. It reports whether it did and, if not, how long to wait.
+// start starts one container unless it is too early. It reports whether it did and, if not, how long to wait.
 func (w *worker) start(ctx context.Context, c *v1.Container, p place) (wait time.Duration, started bool) {
 	if ctx.Err() != nil {
 		return 0, false
 	}
-	if wait := w.backOff(c, p.status); wait > 0 {
-		return wait, false
+	hash := kubecontainer.HashContainer(c)
+	if why, ok := w.waiting[c.Name]; ok && why.hash == hash && time.Now().Before(why.until) {
+		return time.Until(why.until), false // woken for another reason
 	}
-	err := w.k.startContainer(ctx, w.pod, c, p)
+	err := w.backOff(c, p.status)
+	if err == nil {
+		err = w.k.startContainer(ctx, w.pod, c, p)
+	}
 	var why *startError
 	switch {
 	case err == nil:
@@ -123,29 +127,29 @@ func (w *worker) start(ctx context.Context, c *v1.Container, p place) (wait time
 	case !errors.As(err, &why):
 		why = &startError{reason: reasonRun, message: err.Error()}
 	}
-	w.waiting[c.Name] = waiting{why.reason, why.message}
 	if why.retry.IsZero() {
-		return backOffBase, false // a pod's next sync, upstream's workBackoff
+		why.retry = time.Now().Add(backOffBase)
 	}
+	w.waiting[c.Name] = waiting{why.reason, why.message, why.retry, hash}
 	return max(time.Until(why.retry), time.Millisecond), false
 }
 
-// backOff says how long a container that has ended must wait: nothing the first time, then 10 s, doubled up to
-// 300 s, and nothing again after 10 quiet minutes (doBackOff of pkg/kubelet/kuberuntime).
-func (w *worker) backOff(c *v1.Container, status *kubecontainer.PodStatus) time.Duration {
+// backOff refuses a container that has ended too lately, as a *startError: nothing the first time, then 10 s,
+// doubled up to 300 s, and nothing again after 10 quiet minutes (doBackOff of pkg/kubelet/kuberuntime).
+func (w *worker) backOff(c *v1.Container, status *kubecontainer.PodStatus) error {
 	ended := lastExited(status, c.Name)
 	if ended == nil {
-		return 0
+		return nil
 	}
 	key := fmt.Sprintf("%s_%s_%x", w.pod.UID, c.Name, kubecontainer.HashContainer(c))
 	if !w.k.restarts.IsInBackOffSince(key, ended.FinishedAt) {
 		w.k.restarts.Next(key, ended.FinishedAt)
-		return 0
+		return nil
 	}
 	delay := w.k.restarts.Get(key)
 	w.k.event(w.pod, c, v1.EventTypeWarning, events.BackOffStartContainer, fmt.Sprintf("Back-off restarting failed container %s in pod %s", c.Name, podFormat(w.pod)))
-	w.waiting[c.Name] = waiting{reasonCrashLoop, fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", delay, c.Name, podFormat(w.pod))}
-	return max(time.Until(ended.FinishedAt.Add(delay)), time.Millisecond)
+	message := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", delay, c.Name, podFormat(w.pod))
+	return &startError{reasonCrashLoop, message, ended.FinishedAt.Add(delay)}
 }
 
 func lastExited(status *kubecontainer.PodStatus, name string) *kubecontainer.Status {

@@ -8,10 +8,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -113,7 +115,7 @@ func New(cfg Config) (*Kubelet, error) {
 		puller: newPuller(), restarts: flowcontrol.NewBackOff(backOffBase, backOffLimit),
 		statuses: newStatusWriter(cfg.Client, cfg.Log), tokens: newTokens(cfg.Client), watcher: newWatcher(),
 	}
-	k.volumes = volumes.Volumes{Dir: filepath.Join(cfg.StateDir, "pods"), Token: k.tokens.get}
+	k.volumes = volumes.Volumes{Dir: podsDir(cfg.StateDir), Token: k.tokens.get}
 	k.monitor = &probe.Monitor{
 		Prober:  probe.Prober{Dial: cfg.Netns.DialContext, Exec: k.exec},
 		Changed: func(pod *v1.Pod) { k.poke(pod.UID) },
@@ -147,6 +149,24 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.monitor.Stop()
 	return nil
 }
+
+// Remove removes the StateDir of a kubelet that does not run and whose containers do not run: it unmounts the pods'
+// volumes, which a plain removal cannot.
+func Remove(stateDir string) error {
+	v := volumes.Volumes{Dir: podsDir(stateDir)}
+	pods, err := os.ReadDir(v.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, pod := range pods {
+		if err := v.Remove(types.UID(pod.Name())); err != nil {
+			return fmt.Errorf("removing the volumes of pod %s: %w", pod.Name(), err)
+		}
+	}
+	return os.RemoveAll(stateDir)
+}
+
+func podsDir(stateDir string) string { return filepath.Join(stateDir, "pods") }
 
 // startEvents makes what needs the recorder, which needs ctx.
 func (k *Kubelet) startEvents(ctx context.Context) {

@@ -34,7 +34,7 @@ func (k *Kubelet) watchPods(ctx context.Context) {
 		},
 	}
 	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: source, ObjectType: &v1.Pod{},
+		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(source, k.cfg.Client), ObjectType: &v1.Pod{},
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc: func(o any) { k.update(ctx, o.(*v1.Pod)) },
 			UpdateFunc: func(old, o any) {

@@ -36,7 +36,7 @@ const pullNotice = 2 * time.Second
 // startError is why a container could not be started: the reason and message of its waiting state.
 type startError struct {
 	reason, message string
-	retry           time.Time // not before; zero is as soon as there is reason to
+	retry           time.Time // not before; zero is after backOffBase
 }
 
 func (e *startError) Error() string { return e.reason + ": " + e.message }

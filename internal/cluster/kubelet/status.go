@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,7 +25,11 @@ const (
 )
 
 // waiting is why a container does not start.
-type waiting struct{ reason, message string }
+type waiting struct {
+	reason, message string
+	until           time.Time // until then it is not tried again
+	hash            uint64    // of the specification that could not be started
+}
 
 // report is what a pod's status is computed from.
 type report struct {
@@ -134,11 +139,11 @@ func (r report) podIPs() []string {
 func (r report) readiness(s *v1.PodStatus) {
 	update := func(c *v1.ContainerStatus, sidecar, init bool) {
 		running := c.State.Running != nil
-		started, ready := running, running
-		if state, ok := r.probes(kubecontainer.ParseContainerID(c.ContainerID).ID); running && ok {
+		started, ready := false, false
+		if running {
+			// A container that is not watched yet is the zero State.
+			state, _ := r.probes(kubecontainer.ParseContainerID(c.ContainerID).ID)
 			started, ready = state.Started, state.Ready
-		} else if running {
-			started, ready = false, false // not yet watched
 		}
 		c.Started = &started
 		c.Ready = ready

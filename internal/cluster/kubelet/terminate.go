@@ -114,8 +114,9 @@ func (w *worker) deleteObject(ctx context.Context) error {
 	return nil
 }
 
-// remove takes away what is left of a pod without containers that run.
+// remove takes away what is left of a pod without containers that run. It is short, and not cut by the end of ctx.
 func (w *worker) remove(ctx context.Context, runtime *kubecontainer.PodStatus) error {
+	ctx = context.WithoutCancel(ctx)
 	w.k.statuses.forget(w.id.uid)
 	for _, s := range runtime.ContainerStatuses {
 		w.k.monitor.Forget(s.ID.ID)
