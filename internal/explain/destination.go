@@ -97,7 +97,7 @@ func (d *destination) fromHost(s string) error {
 		d.addr = a.Unmap()
 		return nil
 	}
-	if strings.ContainsAny(s, ":[] ") || s == "" {
+	if strings.ContainsAny(s, ":[] ") || strings.Trim(s, ".") == "" {
 		return questionf("cannot read the name %q", s)
 	}
 	d.name = strings.ToLower(s)

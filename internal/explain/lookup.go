@@ -28,7 +28,7 @@ func (t *trace) lookup() (addr netip.Addr, ok bool) {
 			l.Chosen = pick(a.Addrs, t.r.From.Addr)
 			return l.Chosen, t.alone(name)
 		}
-		if a.Outside && (a.CNAME != "" || strings.Contains(t.to.name, ".")) {
+		if a.Outside && (a.CNAME != "" || strings.Contains(name, ".")) {
 			t.upstream(name, a.CNAME)
 			return addr, false
 		}
