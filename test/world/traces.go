@@ -46,7 +46,7 @@ func (w *World) traces() (traces, error) {
 	for kind, argv := range map[string][]string{
 		"link":         {"ip", "-br", "link"},
 		"address":      {"ip", "-br", "address"},
-		"route":        {"ip", "route", "show", "table", "all"},
+		"route":        {"ip", "-4", "route", "show", "table", "all"},
 		"IPv6 route":   {"ip", "-6", "route", "show", "table", "main"},
 		"routing rule": {"ip", "rule"},
 		"nftables":     {"nft", "list", "ruleset"},
@@ -225,5 +225,8 @@ func sweep(t testing.TB, minato string) {
 		out, err := exec.Command(minato, "delete", "--name", name).CombinedOutput()
 		t.Logf("removed instance %s of a test that was killed: %v\n%s", name, err, out)
 		(&World{Name: name, StateDir: string(state)}).scrub(t)
+		if world := filepath.Dir(string(state)); strings.HasPrefix(filepath.Base(world), dirPrefix) {
+			_ = os.RemoveAll(world) // only files are left in it
+		}
 	}
 }

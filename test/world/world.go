@@ -43,6 +43,9 @@ var serial atomic.Uint32
 // namePrefix begins the names of the instances of tests; the process id follows.
 const namePrefix = "wt"
 
+// dirPrefix begins the names of their folders.
+const dirPrefix = "minato-world-"
+
 // Start brings up an instance with its images loaded. The world ends with the test, which fails if anything is left of it.
 func Start(t testing.TB, c Config) *World {
 	t.Helper()
@@ -55,7 +58,7 @@ func Start(t testing.TB, c Config) *World {
 	}
 	sweep(t, minato)
 	// Not t.TempDir: a path with the test's name in it is too long for a socket.
-	dir, err := os.MkdirTemp("", "minato-world-")
+	dir, err := os.MkdirTemp("", dirPrefix)
 	if err != nil {
 		t.Fatal(err)
 	}
