@@ -59,6 +59,7 @@ func (r report) status() v1.PodStatus {
 	}
 	s.InitContainerStatuses = r.containers(r.pod.Spec.InitContainers, r.old.InitContainerStatuses, true)
 	s.ContainerStatuses = r.containers(r.pod.Spec.Containers, r.old.ContainerStatuses, false)
+	r.readiness(&s)
 	all := slices.Concat(s.InitContainerStatuses, s.ContainerStatuses)
 	s.Phase = phase(r.pod, all, r.stopped, kubecontainer.HasAnyActiveRegularContainerStarted(&r.pod.Spec, r.runtime))
 	if terminal(r.old.Phase) {
@@ -69,7 +70,6 @@ func (r report) status() v1.PodStatus {
 	} else if s.Phase == r.old.Phase {
 		s.Reason, s.Message = r.old.Reason, r.old.Message
 	}
-	r.readiness(&s)
 	r.conditions(&s)
 	r.addresses(&s)
 	return s
