@@ -1,6 +1,8 @@
 # minato: every target says what it does; `make` alone lists them.
 SHELL := /bin/bash
-export GOFLAGS := -buildvcs=false -trimpath
+# One set of flags for everything, so that builds and tests share what is compiled. The race detector needs cgo.
+export GOFLAGS := -buildvcs=false
+export CGO_ENABLED := 0
 export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
 LDFLAGS := -s -w -X minato/internal/cli.Version=$(VERSION)
@@ -22,11 +24,11 @@ setup: ## install what a fresh Debian or Ubuntu lacks (Go, containerd, runc)
 build: $(BIN) ## build bin/minato
 
 $(CNI): $(wildcard cmd/minato-cni/*.go internal/cluster/cni/plugin/*.go) go.mod
-	CGO_ENABLED=0 go build -ldflags '-s -w' -o $@ ./cmd/minato-cni
+	go build -ldflags '-s -w' -o $@ ./cmd/minato-cni
 
 .PHONY: $(BIN)
 $(BIN): $(CNI)
-	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/minato
+	go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/minato
 
 up: setup ## build and start a cluster in the background, wait until it is ready
 	@$(MAKE) --no-print-directory build
@@ -42,7 +44,7 @@ clean: ## stop the cluster and remove every trace of it and of the build
 
 check: $(CNI) ## the inner loop: vet, static analysis, unit tests (<= 5 minutes warm)
 	go vet ./...
-	go test -race $(RACE)
+	CGO_ENABLED=1 go test -race $(RACE)
 	go test -short $(HEAVY)
 
 lint: ## static analysis: go vet, staticcheck, gofmt
@@ -63,8 +65,8 @@ images: ## make the test images from Debian packages
 	go run ./test/images
 
 cross: ## build for linux/arm64
-	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/minato-cni
-	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/minato
+	GOARCH=arm64 go build -o /dev/null ./cmd/minato-cni
+	GOARCH=arm64 go build -o /dev/null ./cmd/minato
 
 bench: ## measure, and print the rows of bench/RESULTS.md
 	bench/run
