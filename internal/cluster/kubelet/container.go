@@ -51,8 +51,7 @@ func (k *Kubelet) startContainer(ctx context.Context, pod *v1.Pod, c *v1.Contain
 		return k.failed(pod, c, "", err, "")
 	}
 	ctx = context.WithoutCancel(ctx)
-	config, cleanup, err := k.containerConfig(ctx, pod, c, ref, p)
-	defer cleanup()
+	config, err := k.containerConfig(ctx, pod, c, ref, p)
 	if err != nil {
 		return k.failed(pod, c, "", err, reasonConfig)
 	}
@@ -95,36 +94,34 @@ func (k *Kubelet) failed(pod *v1.Pod, c *v1.Container, id string, err error, rea
 	return known
 }
 
-// containerConfig is a container to be created (generateContainerConfig of pkg/kubelet/kuberuntime). cleanup must
-// be called once it is, and is never nil.
-func (k *Kubelet) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Container, ref string, p place) (*cri.ContainerConfig, func(), error) {
-	nothing := func() {}
+// containerConfig is a container to be created (generateContainerConfig of pkg/kubelet/kuberuntime).
+func (k *Kubelet) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Container, ref string, p place) (*cri.ContainerConfig, error) {
 	user, err := k.imageUser(ctx, ref)
 	if err != nil {
-		return nil, nothing, err
+		return nil, err
 	}
 	security, err := k.security(pod, c, user)
 	if err != nil {
-		return nil, nothing, err
+		return nil, err
 	}
 	src, err := k.sources(ctx, pod, p.ips)
 	if err != nil {
-		return nil, nothing, err
+		return nil, err
 	}
 	vars, err := src.Vars(pod, c)
 	if err != nil {
-		return nil, nothing, err
+		return nil, err
 	}
 	attempt, err := k.attempt(pod, c, p.status)
 	if err != nil {
-		return nil, nothing, err
+		return nil, err
 	}
-	mounts, cleanup, err := k.mounts(pod, c, attempt, vars, p)
+	mounts, err := k.mounts(pod, c, attempt, vars, p)
 	if err != nil {
-		return nil, cleanup, err
+		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(k.logDir(identify(pod)), c.Name), 0o755); err != nil {
-		return nil, cleanup, err
+		return nil, err
 	}
 	command, args := kubecontainer.ExpandContainerCommandAndArgs(c, vars)
 	config := &cri.ContainerConfig{
@@ -151,7 +148,7 @@ func (k *Kubelet) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contai
 	for _, v := range vars {
 		config.Envs = append(config.Envs, &cri.KeyValue{Key: v.Name, Value: []byte(v.Value)})
 	}
-	return config, cleanup, nil
+	return config, nil
 }
 
 // attempt counts a container's instances from 0. Where the runtime has none any more its logs tell.
@@ -174,74 +171,64 @@ func (k *Kubelet) attempt(pod *v1.Pod, c *v1.Container, status *kubecontainer.Po
 }
 
 // mounts are a container's volumes, its /etc/hosts and its termination message file.
-func (k *Kubelet) mounts(pod *v1.Pod, c *v1.Container, attempt int, vars []kubecontainer.EnvVar, p place) ([]*cri.Mount, func(), error) {
-	var cleanups []func()
-	cleanup := func() {
-		for _, f := range cleanups {
-			f()
-		}
-	}
+func (k *Kubelet) mounts(pod *v1.Pod, c *v1.Container, attempt int, vars []kubecontainer.EnvVar, p place) ([]*cri.Mount, error) {
 	var mounts []*cri.Mount
 	ownHosts := false
 	for i, m := range c.VolumeMounts {
 		ownHosts = ownHosts || m.MountPath == hostsPath
-		mount, done, err := k.mount(pod, c, i, vars, p)
-		if done != nil {
-			cleanups = append(cleanups, done)
-		}
+		mount, err := k.mount(pod, c, i, vars, p)
 		if err != nil {
-			return nil, cleanup, err
+			return nil, err
 		}
 		mounts = append(mounts, mount)
 	}
 	if !ownHosts && (len(p.ips) > 0 || pod.Spec.HostNetwork) {
 		file, err := k.writeHosts(pod, p.ips)
 		if err != nil {
-			return nil, cleanup, fmt.Errorf("writing the pod's hosts file: %w", err)
+			return nil, fmt.Errorf("writing the pod's hosts file: %w", err)
 		}
 		mounts = append(mounts, &cri.Mount{HostPath: file, ContainerPath: hostsPath})
 	}
 	if c.TerminationMessagePath == "" {
-		return mounts, cleanup, nil
+		return mounts, nil
 	}
 	file := filepath.Join(k.volumes.PodDir(pod.UID), "containers", c.Name, strconv.Itoa(attempt))
 	err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, nil, 0o666), os.Chmod(file, 0o666))
 	if err != nil {
-		return nil, cleanup, fmt.Errorf("making the termination message file: %w", err)
+		return nil, fmt.Errorf("making the termination message file: %w", err)
 	}
-	return append(mounts, &cri.Mount{HostPath: file, ContainerPath: c.TerminationMessagePath}), cleanup, nil
+	return append(mounts, &cri.Mount{HostPath: file, ContainerPath: c.TerminationMessagePath}), nil
 }
 
-// mount is one volumeMount; what it returns must be called once the container is made, if it is not nil.
-func (k *Kubelet) mount(pod *v1.Pod, c *v1.Container, i int, vars []kubecontainer.EnvVar, p place) (*cri.Mount, func(), error) {
+// mount is one volumeMount.
+func (k *Kubelet) mount(pod *v1.Pod, c *v1.Container, i int, vars []kubecontainer.EnvVar, p place) (*cri.Mount, error) {
 	m := c.VolumeMounts[i]
 	volume, ok := p.volumes[m.Name]
 	if !ok {
-		return nil, nil, fmt.Errorf("cannot find volume %q to mount into container %q", m.Name, c.Name)
-	}
-	sub := m.SubPath
-	if m.SubPathExpr != "" {
-		var err error
-		if sub, err = kubecontainer.ExpandContainerVolumeMounts(m, vars); err != nil {
-			return nil, nil, err
-		}
+		return nil, fmt.Errorf("cannot find volume %q to mount into container %q", m.Name, c.Name)
 	}
 	mount := &cri.Mount{HostPath: volume.Path, ContainerPath: m.MountPath, Readonly: m.ReadOnly || volume.ReadOnly, Propagation: propagation(m)}
 	if !filepath.IsAbs(mount.ContainerPath) {
 		mount.ContainerPath = "/" + mount.ContainerPath
 	}
+	sub := m.SubPath
+	var err error
+	if m.SubPathExpr != "" {
+		if sub, err = kubecontainer.ExpandContainerVolumeMounts(m, vars); err != nil {
+			return nil, err
+		}
+	}
 	if sub == "" {
-		return mount, nil, nil
+		return mount, nil
 	}
 	if filepath.IsAbs(sub) {
-		return nil, nil, fmt.Errorf("error SubPath `%s` must not be an absolute path", sub)
+		return nil, fmt.Errorf("error SubPath `%s` must not be an absolute path", sub)
 	}
 	if err := volumevalidation.ValidatePathNoBacksteps(sub); err != nil {
-		return nil, nil, fmt.Errorf("unable to provision SubPath `%s`: %w", sub, err)
+		return nil, fmt.Errorf("unable to provision SubPath `%s`: %w", sub, err)
 	}
-	host, done, err := k.volumes.Subpath(pod, c.Name, i, m.Name, volume, sub)
-	mount.HostPath = host
-	return mount, done, err
+	mount.HostPath, err = k.volumes.Subpath(pod, c.Name, i, m.Name, volume, sub)
+	return mount, err
 }
 
 func propagation(m v1.VolumeMount) cri.MountPropagation {

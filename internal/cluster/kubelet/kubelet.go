@@ -64,7 +64,7 @@ type Config struct {
 	HostResolvConf string // optional: /etc/resolv.conf
 
 	Serving  tls.Certificate // for the node's address and name
-	ClientCA *x509.CertPool  // whoever has a client certificate of it may do everything here
+	ClientCA *x509.CertPool  // of client certificates; those of system:masters may do everything here
 
 	StateDir   string // pods' volumes and files, a folder per pod; the node's alone
 	PodLogsDir string // pods' logs; the node's alone

@@ -4,7 +4,8 @@
 // paths of the kubelet (pkg/kubelet/server).
 //
 // Streams are passed on to the runtime's own streaming server, byte for byte, so that SPDY and WebSocket both work
-// as far as the runtime knows them. Whoever has a client certificate of the given authority may do everything.
+// as far as the runtime knows them. A client certificate of the given authority whose organization is system:masters
+// may do everything, as the API's own has; another nothing. The API decides who may come through it.
 //
 // It serves no metrics and no debugging.
 package server
@@ -20,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -43,6 +45,9 @@ type Server struct {
 	LogDir  string // holds NAMESPACE_NAME_UID/CONTAINER/N.log
 	Log     *slog.Logger
 }
+
+// privileged is the organization of clients that may do everything (k8s.io/apiserver, user.SystemPrivilegedGroup).
+const privileged = "system:masters"
 
 // errNotFound is a pod or container that is not here.
 var errNotFound = errors.New("not found")
@@ -80,11 +85,14 @@ func (s Server) handler() http.Handler {
 	public := http.NewServeMux()
 	public.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("ok")) })
 	public.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		switch {
+		case r.TLS == nil || len(r.TLS.VerifiedChains) == 0:
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
-			return
+		case !slices.Contains(r.TLS.VerifiedChains[0][0].Subject.Organization, privileged):
+			http.Error(w, "Forbidden", http.StatusForbidden)
+		default:
+			private.ServeHTTP(w, r)
 		}
-		private.ServeHTTP(w, r)
 	})
 	return public
 }

@@ -95,7 +95,7 @@ func emptyDir(pod *v1.Pod, dir string, spec *v1.EmptyDirVolumeSource) error {
 		return nil
 	}
 	tmp := dir + ".new" // until it is complete
-	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o777), os.Chmod(tmp, 0o777), own(pod, tmp)); err != nil {
+	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o777), os.Chmod(tmp, 0o777), own(pod, tmp, false)); err != nil {
 		return err
 	}
 	return os.Rename(tmp, dir)
@@ -117,7 +117,7 @@ func memoryDir(pod *v1.Pod, dir string, spec *v1.EmptyDirVolumeSource) error {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
 		return os.NewSyscallError("mount tmpfs", err)
 	}
-	if err := own(pod, dir); err != nil {
+	if err := own(pod, dir, false); err != nil {
 		return errors.Join(err, unmount(dir))
 	}
 	return nil
@@ -132,22 +132,27 @@ func write(pod *v1.Pod, dir string, payload map[string]volumeutil.FileProjection
 	if err != nil {
 		return err
 	}
-	return writer.Write(payload, func(string) error { return own(pod, dir) })
+	return writer.Write(payload, func(string) error { return own(pod, dir, true) })
 }
 
-// own gives dir to the pod's fsGroup.
-func own(pod *v1.Pod, dir string) error {
+// own gives dir to the pod's fsGroup, to read or to write.
+func own(pod *v1.Pod, dir string, readOnly bool) error {
 	if pod.Spec.SecurityContext == nil {
 		return nil
 	}
 	context := pod.Spec.SecurityContext
-	return volume.NewVolumeOwnership(writable{}, dir, context.FSGroup, context.FSGroupChangePolicy, nil).ChangePermissions()
+	return volume.NewVolumeOwnership(attributes{readOnly: readOnly}, dir, context.FSGroup, context.FSGroupChangePolicy, nil).ChangePermissions()
 }
 
-// writable is what upstream's ownership code wants to know of a volume.
-type writable struct{ volume.Mounter }
+// attributes are what upstream's ownership code wants to know of a volume.
+type attributes struct {
+	volume.Mounter
+	readOnly bool
+}
 
-func (writable) GetAttributes() volume.Attributes { return volume.Attributes{Managed: true} }
+func (a attributes) GetAttributes() volume.Attributes {
+	return volume.Attributes{Managed: true, ReadOnly: a.readOnly}
+}
 
 // hostPath checks or makes the path (k8s.io/api HostPathType).
 func hostPath(spec *v1.HostPathVolumeSource) error {
@@ -185,27 +190,27 @@ func hostPath(spec *v1.HostPathVolumeSource) error {
 	return nil
 }
 
-// Subpath makes a path within a volume safe to mount: a container cannot lead out of the volume by a symbolic link.
-// The second result must be called once the container is made.
-func (v Volumes) Subpath(pod *v1.Pod, container string, index int, name string, vol Volume, path string) (string, func(), error) {
+// Subpath makes a path within a volume safe to mount, and returns it: a container cannot lead out of the volume by a
+// symbolic link. Remove undoes it.
+func (v Volumes) Subpath(pod *v1.Pod, container string, index int, name string, vol Volume, path string) (string, error) {
 	paths := subpath.New(mount.NewWithoutSystemd(""))
 	full := filepath.Join(vol.Path, path)
 	if _, err := os.Stat(full); errors.Is(err, fs.ErrNotExist) {
 		fi, err := os.Stat(vol.Path)
 		if err != nil {
-			return "", nil, err
+			return "", err
 		}
 		if err := paths.SafeMakeDir(path, vol.Path, fi.Mode().Perm()); err != nil {
-			return "", nil, fmt.Errorf("failed to create subPath directory for volumeMount %q of container %q: %w", name, container, err)
+			return "", fmt.Errorf("failed to create subPath directory for volumeMount %q of container %q: %w", name, container, err)
 		}
 	}
-	host, done, err := paths.PrepareSafeSubpath(subpath.Subpath{
+	host, _, err := paths.PrepareSafeSubpath(subpath.Subpath{ // on Linux there is nothing to clean up before Remove
 		VolumeMountIndex: index, Path: full, VolumeName: name, VolumePath: vol.Path, PodDir: v.PodDir(pod.UID), ContainerName: container,
 	})
 	if err != nil {
-		return "", done, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", name, container, err)
+		return "", fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", name, container, err)
 	}
-	return host, done, nil
+	return host, nil
 }
 
 // Remove removes the folder of a pod with all its volumes. A second call does nothing.

@@ -75,8 +75,8 @@ func sync(t *testing.T, v Volumes, pod *v1.Pod, a *api) Volume {
 	return made["v"]
 }
 
-// files is the content of a volume as a container sees it: "name=content mode".
-func files(t *testing.T, dir string) string {
+// content is that of a volume as a container sees it: "name=content mode".
+func content(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -93,7 +93,7 @@ func files(t *testing.T, dir string) string {
 			t.Fatal(err)
 		}
 		if fi.IsDir() {
-			lines = append(lines, entry.Name()+"/ "+files(t, path))
+			lines = append(lines, entry.Name()+"/ "+content(t, path))
 			continue
 		}
 		data, err := os.ReadFile(path)
@@ -127,7 +127,7 @@ func TestVolumesOfTheAPI(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := &api{settings: map[string]string{"color": "blue"}}
 			volume := sync(t, a.volumes(t), withVolume(c.source), a)
-			if got := files(t, volume.Path); got != c.want || !volume.ReadOnly {
+			if got := content(t, volume.Path); got != c.want || !volume.ReadOnly {
 				t.Errorf("files %q, want %q; read-only %v", got, c.want, volume.ReadOnly)
 			}
 		})
@@ -153,7 +153,7 @@ func TestAnUpdateReplacesAllFilesAtOnce(t *testing.T) {
 	if after, _ := os.Readlink(filepath.Join(dir, "..data")); after == before {
 		t.Error("the link was not swapped")
 	}
-	if got := files(t, dir); got != "color=red -rw-r--r--, raw=\x00\x01 -rw-r--r--, shape=round -rw-r--r--" {
+	if got := content(t, dir); got != "color=red -rw-r--r--, raw=\x00\x01 -rw-r--r--, shape=round -rw-r--r--" {
 		t.Errorf("files %q", got)
 	}
 }
@@ -194,7 +194,7 @@ func TestAnEmptyDirIsMadeOnceAndWorldWritable(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := files(t, dir); got != "x=kept -rw-------" || fi.Mode().Perm() != 0o777 {
+			if got := content(t, dir); got != "x=kept -rw-------" || fi.Mode().Perm() != 0o777 {
 				t.Errorf("files %q, mode %v", got, fi.Mode())
 			}
 			if err := v.Remove("u"); err != nil {
@@ -236,15 +236,13 @@ func TestASubpathCannotLeaveItsVolume(t *testing.T) {
 	if err := os.Symlink("/etc", filepath.Join(volume.Path, "out")); err != nil {
 		t.Fatal(err)
 	}
-	if host, done, err := v.Subpath(pod, "c", 0, "v", volume, "out"); err == nil {
-		done()
+	if host, err := v.Subpath(pod, "c", 0, "v", volume, "out"); err == nil {
 		t.Errorf("mounted %s", host)
 	}
-	host, done, err := v.Subpath(pod, "c", 1, "v", volume, "a/b")
+	host, err := v.Subpath(pod, "c", 1, "v", volume, "a/b")
 	if err != nil {
 		t.Fatal(err)
 	}
-	done()
 	if err := os.WriteFile(filepath.Join(host, "x"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
