@@ -91,12 +91,12 @@ func TestOneChangeIsAppliedAfterOneQuietMillisecond(t *testing.T) {
 		p, stop := running(t, src, never)
 		defer stop()
 		src.update((*model.Edit).SetComplete)
-		time.Sleep(time.Millisecond - 1)
+		time.Sleep(time.Millisecond - time.Nanosecond)
 		synctest.Wait()
 		if got, _ := p.seen(); len(got) != 0 {
 			t.Fatal("applied too early")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if got, _ := p.seen(); len(got) != 1 {
 			t.Fatal("not applied")

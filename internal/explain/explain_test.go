@@ -56,6 +56,8 @@ func world(t testing.TB, data []byte) explain.World {
 				return explain.Pod{Addr: netip.MustParseAddr("10.244.1.5"), Node: "node1"}, true
 			case "shop/client":
 				return explain.Pod{Addr: netip.MustParseAddr("10.244.2.99"), Node: "node2"}, true
+			case "default/pending":
+				return explain.Pod{}, true
 			case "kube-system/agent":
 				return explain.Pod{Addr: netip.MustParseAddr("172.30.0.12"), Node: "node2", HostNetwork: true}, true
 			}

@@ -53,7 +53,10 @@ func (w World) pod(name, namespace string) (Origin, error) {
 	if w.Pods != nil {
 		p, ok := w.Pods(namespace, name)
 		if !ok {
-			return o, questionf("there is no pod %s/%s with an address: `kubectl get pods -n %s -o wide` shows those there are", namespace, name, namespace)
+			return o, questionf("there is no pod %s/%s: `kubectl get pods -n %s` shows those there are", namespace, name, namespace)
+		}
+		if !p.Addr.IsValid() {
+			return o, questionf("pod %s/%s has no address yet: `kubectl -n %s describe pod %s` says what it waits for", namespace, name, namespace, name)
 		}
 		o.Addr, o.Node = p.Addr, p.Node
 		if p.HostNetwork {
