@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -18,6 +21,7 @@ import (
 
 	"minato/internal/cluster/apiserver"
 	"minato/internal/cluster/apiserver/apiservertest"
+	"minato/internal/cluster/apiserver/store"
 )
 
 // bearer is a client with nothing but a token, which may be empty.
@@ -168,4 +172,48 @@ func leaf(t *testing.T, cert tls.Certificate) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func TestPolicyOfAnotherReleaseIsBroughtUpToDate(t *testing.T) {
+	const role = "system:node"
+	dir := t.TempDir()
+	s := apiservertest.Start(t, dir)
+	roles := apiservertest.Client(t, s).RbacV1().ClusterRoles()
+	old, err := roles.Get(t.Context(), role, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := len(old.Rules)
+	old.Rules = old.Rules[:1]
+	if _, err := roles.Update(t.Context(), old, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	noteOtherPolicy(t, dir)
+
+	roles = apiservertest.Client(t, apiservertest.Start(t, dir)).RbacV1().ClusterRoles()
+	apiservertest.Eventually(t, func(ctx context.Context) string {
+		got, err := roles.Get(ctx, role, metav1.GetOptions{})
+		if err != nil || len(got.Rules) < want {
+			return fmt.Sprintf("%s has %d rules, error %v", role, len(got.Rules), err)
+		}
+		return ""
+	})
+}
+
+// noteOtherPolicy makes the store one that another release has written.
+func noteOtherPolicy(t *testing.T, dir string) {
+	t.Helper()
+	st, err := store.Start(t.Context(), store.Config{Dir: filepath.Join(dir, "etcd"), Log: slog.Default()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Stop()
+	client := st.NewClient()
+	defer client.Close()
+	if _, err := client.Put(t.Context(), "/minato/policy", "of another release"); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
 
 	"minato/internal/cluster/apiserver/kubeversion"
 	"minato/internal/cluster/apiserver/pki"
@@ -58,6 +59,7 @@ var ErrServiceCIDR = errors.New("the range of ClusterIPs cannot be changed, only
 // Server is a running API. Its methods are safe for concurrent use.
 type Server struct {
 	cfg       Config
+	listener  net.Listener
 	store     *store.Store
 	etcd      *clientv3.Client // of the store
 	pki       *pki.Authority
@@ -66,6 +68,9 @@ type Server struct {
 	informers informers.SharedInformerFactory
 	crds      *apiextensions.CustomResourceDefinitions
 	newPolicy bool // the store has the policy of another release
+
+	clusterIPs     ipallocator.Interface
+	systemServices chan struct{} // closed when they are there
 
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the API and everything that talks to it
@@ -79,11 +84,12 @@ type Server struct {
 // store, when ctx ends or Stop is called. A second instance on the same Dir gets
 // store.ErrLocked. One process can run one API: upstream keeps settings in globals.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
-	s := &Server{cfg: cfg, done: make(chan struct{})}
+	if len(cfg.Listeners) == 0 {
+		return nil, errors.New("the API needs at least one listener")
+	}
+	s := &Server{cfg: cfg, listener: join(cfg.Listeners), systemServices: make(chan struct{}), done: make(chan struct{})}
 	if err := s.start(ctx); err != nil {
-		for _, l := range cfg.Listeners {
-			l.Close()
-		}
+		s.listener.Close()
 		s.close()
 		return nil, err
 	}
@@ -91,9 +97,6 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 }
 
 func (s *Server) start(ctx context.Context) error {
-	if len(s.cfg.Listeners) == 0 {
-		return errors.New("the API needs at least one listener")
-	}
 	bridgeLogs(s.cfg.Log)
 	if err := kubeversion.Set(); err != nil {
 		return err
@@ -132,17 +135,15 @@ func (s *Server) run(ctx context.Context, generic *genericapiserver.GenericAPISe
 	})
 	s.running.Go(func() { s.keepServices(ctx) })
 	go func() {
-		var failed error
 		select {
-		case failed = <-s.store.Failed():
+		case <-s.store.Stopped():
 			s.cancel()
+			s.running.Wait()
+			s.err = errors.Join(s.err, errors.New("the store stopped by itself"))
 		case <-ctx.Done():
+			s.running.Wait()
 		}
-		s.running.Wait()
 		s.close()
-		if failed != nil {
-			s.err = errors.Join(s.err, fmt.Errorf("running the store: %w", failed))
-		}
 		close(s.done)
 	}()
 }

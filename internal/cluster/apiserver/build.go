@@ -81,10 +81,9 @@ func (s *Server) secure(cfg *genericapiserver.Config) error {
 	if err != nil {
 		return fmt.Errorf("using the certificate authority: %w", err)
 	}
-	listener := join(s.cfg.Listeners)
-	cfg.SecureServing = &genericapiserver.SecureServingInfo{Listener: listener, Cert: cert, ClientCA: ca}
+	cfg.SecureServing = &genericapiserver.SecureServingInfo{Listener: s.listener, Cert: cert, ClientCA: ca}
 	s.loopback = &rest.Config{
-		Host: "https://" + listener.Addr().String(), QPS: -1, UserAgent: "minato",
+		Host: "https://" + s.listener.Addr().String(), QPS: -1, UserAgent: "minato",
 		BearerToken:     uuid.NewString(), // known to this process only, and until it ends
 		TLSClientConfig: rest.TLSClientConfig{CAData: s.pki.CertPEM(), ServerName: "localhost"},
 		ContentConfig:   rest.ContentConfig{ContentType: runtime.ContentTypeProtobuf, AcceptContentTypes: runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON},
@@ -146,6 +145,7 @@ func (s *Server) install(ctx context.Context, cfg *genericapiserver.Config, serv
 	if err != nil {
 		return fmt.Errorf("building the core resources: %w", err)
 	}
+	s.clusterIPs = c.clusterIPs
 	info := genericapiserver.NewDefaultAPIGroupInfo("", legacyscheme.Scheme, legacyscheme.ParameterCodec, legacyscheme.Codecs)
 	info.VersionedResourcesStorageMap["v1"] = resources
 	if err := server.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, &info); err != nil {

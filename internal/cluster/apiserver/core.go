@@ -54,7 +54,8 @@ type core struct {
 	kubelet   kubeletclient.KubeletClientConfig
 	transport http.RoundTripper // to pods and Services
 
-	resources map[string]rest.Storage
+	resources  map[string]rest.Storage
+	clusterIPs ipallocator.Interface
 }
 
 func (c *core) build(ctx context.Context) (map[string]rest.Storage, error) {
@@ -101,6 +102,7 @@ func (c *core) addServices(ctx context.Context, pod podstore.PodStorage) error {
 	if err != nil {
 		return fmt.Errorf("making the ClusterIP allocator: %w", err)
 	}
+	c.clusterIPs = ips
 	ports, err := portallocator.NewInMemory(utilnet.PortRange{Base: int(c.cfg.NodePorts.First), Size: int(c.cfg.NodePorts.Last) - int(c.cfg.NodePorts.First) + 1})
 	if err != nil {
 		return fmt.Errorf("making the NodePort allocator: %w", err)

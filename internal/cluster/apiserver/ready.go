@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Ready waits until /readyz is good and the kubernetes Service is there. The error
+// Ready waits until /readyz is good and the system's Services are there. The error
 // of an ended ctx names what it still waited for.
 func (s *Server) Ready(ctx context.Context) error {
 	for {
@@ -28,7 +26,7 @@ func (s *Server) Ready(ctx context.Context) error {
 }
 
 // Waiting names what the API waits for before it is ready: checks of /readyz, or the
-// Service kubernetes. It is empty when all is done.
+// system's Services. It is empty when all is done.
 func (s *Server) Waiting(ctx context.Context) []string {
 	body, err := s.client.Discovery().RESTClient().Get().AbsPath("/readyz").Param("verbose", "").DoRaw(ctx)
 	if err != nil {
@@ -37,10 +35,12 @@ func (s *Server) Waiting(ctx context.Context) []string {
 		}
 		return []string{"its listeners"}
 	}
-	if _, err := s.client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{}); err != nil {
-		return []string{"Service kubernetes"}
+	select {
+	case <-s.systemServices:
+		return nil
+	default:
+		return []string{"the Services kubernetes and kube-dns"}
 	}
-	return nil
 }
 
 // failedChecks reads the lines "[-]name failed: ..." of /readyz?verbose.

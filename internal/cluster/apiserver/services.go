@@ -41,10 +41,13 @@ func (s *Server) keepServices(ctx context.Context) {
 		case <-deleted:
 		case <-time.After(every):
 		}
-		if err := s.ensureServices(ctx, endpoints); err == nil {
+		err := s.ensureServices(ctx, endpoints)
+		if err == nil && every == firstLook {
 			every = nextLook
-		} else if ctx.Err() == nil {
-			s.cfg.Log.Debug("the system's Services are not there yet", "err", err)
+			close(s.systemServices)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Debug("making the system's Services", "err", err)
 		}
 	}
 }

@@ -68,8 +68,8 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 	select {
 	case <-e.Server.ReadyNotify():
 		return nil
-	case err := <-e.Err():
-		return fmt.Errorf("starting etcd: %w", err)
+	case <-e.Server.StopNotify():
+		return errors.New("starting etcd: it stopped")
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for etcd: %w", ctx.Err())
 	}
@@ -115,8 +115,8 @@ func takeLock(path string) (*os.File, error) {
 // before Stop.
 func (s *Store) NewClient() *clientv3.Client { return v3client.New(s.etcd.Server) }
 
-// Failed receives the error that ended the store, and is closed by Stop.
-func (s *Store) Failed() <-chan error { return s.etcd.Err() }
+// Stopped is closed when the store has stopped, by Stop or by itself.
+func (s *Store) Stopped() <-chan struct{} { return s.etcd.Server.StopNotify() }
 
 // Stop closes the store and gives up the lock, after everything that uses it.
 func (s *Store) Stop() {
