@@ -55,11 +55,21 @@ func (v View) Append(msg []byte, n *Name, qtype uint16, limit int, turn uint32) 
 	if s == nil {
 		return v.appendEmpty(msg, apex)
 	}
-	if alias && s.extra > 0 { // its additional records point into a message with a name of another length
-		body, answers := Fit(s.body, int(s.answers), len(s.body))
-		return appendSet(msg, &rrset{answers: uint16(answers), whole: s.whole, body: body}, limit, turn)
+	out, a := appendSet(msg, s, limit, turn)
+	if alias {
+		relocate(out[len(msg):], uint16(len(e.name)-n.n))
 	}
-	return appendSet(msg, s, limit, turn)
+	return out, a
+}
+
+// relocate makes the additional records of a set right for a question whose name is shorter by some bytes: their
+// owners point to targets behind it.
+func relocate(records []byte, shorter uint16) {
+	for at := 0; at < len(records); at = NextRecord(records, at) {
+		if p := binary.BigEndian.Uint16(records[at:]); p != questionPtr {
+			binary.BigEndian.PutUint16(records[at:], p-shorter)
+		}
+	}
 }
 
 // AppendANY appends the one small record with which questions of type ANY are answered (RFC 8482, 4.2).

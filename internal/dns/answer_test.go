@@ -34,6 +34,7 @@ func cluster() *model.Snapshot {
 		external("default/broken", "nosuch.default.svc.cluster.local"),
 		external("default/ping", "pong.default.svc.cluster.local"),
 		external("default/pong", "ping.default.svc.cluster.local"),
+		external("default/self", "self.default.svc.cluster.local"),
 		external("default/hop", "out.default.svc.cluster.local"),
 		external("default/address", "192.0.2.1"),
 	)
@@ -100,7 +101,7 @@ func TestServiceRecords(t *testing.T) {
 			"+ dual.default.svc.~ 5 A 10.96.1.4\n+ dual.default.svc.~ 5 AAAA fd00:10::4"},
 		// Without underscores, as CoreDNS takes it too.
 		{"http.tcp.web.default.svc.~", "A", "http.tcp.web.default.svc.~ 5 A 10.96.1.1"},
-		{"http._tcp.web.default.svc.~", "SRV", "http._tcp.web.default.svc.~ 5 SRV 0 100 80 web.default.svc.~"},
+		{"http._tcp.web.default.svc.~", "SRV", "http._tcp.web.default.svc.~ 5 SRV 0 100 80 web.default.svc.~\n+ web.default.svc.~ 5 A 10.96.1.1"},
 		{"http.sctp.web.default.svc.~", "A", "NXDOMAIN of ~"},
 		{"out.default.svc.~", "SRV", "NODATA of ~"},
 	})
@@ -165,6 +166,8 @@ func TestExternalNames(t *testing.T) {
 		{"podalias.default.svc.~", "A", "podalias.default.svc.~ 5 CNAME 10-244-1-5.default.pod.~\n10-244-1-5.default.pod.~ 5 A 10.244.1.5"},
 		{"broken.default.svc.~", "A", "NODATA of ~"},
 		{"ping.default.svc.~", "A", "NODATA of ~"},
+		{"self.default.svc.~", "A", "NODATA of ~"},
+		{"self.default.svc.~", "CNAME", "self.default.svc.~ 5 CNAME self.default.svc.~"},
 		{"address.default.svc.~", "A", "NXDOMAIN of ~"},
 	})
 }

@@ -121,7 +121,7 @@ func (g *gathering) external(target string) {
 	if _, err := netip.ParseAddr(target); err == nil {
 		return
 	}
-	if wire, ok := parseName(target); ok && wire != "\x00" && wire != g.base {
+	if wire, ok := parseName(target); ok && wire != "\x00" {
 		g.at(g.base).target = wire
 	}
 }
