@@ -308,6 +308,7 @@ var errEmpty = errors.New("empty batch")
 const (
 	tableUserdata = 6 // NFTA_TABLE_USERDATA
 	elemCatchAll  = 2 // NFT_SET_ELEM_CATCHALL
+	genProcess    = 3 // NFTA_GEN_PROC_NAME
 )
 
 // Message is one message of a batch, for fakes of the kernel.

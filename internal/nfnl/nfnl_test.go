@@ -250,6 +250,31 @@ func TestRefusedCommitOfTheWholeBatchIsAnswered(t *testing.T) {
 	}
 }
 
+func TestGenerationGrowsByOneWithEachChange(t *testing.T) {
+	c := open(t)
+	numbers(t, c)
+	generation := func() uint32 {
+		t.Helper()
+		g, err := c.Generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g.ID
+	}
+	element := func(b *nfnl.Batch) {
+		b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(1)})
+	}
+	before := generation()
+	mustCommit(t, c, element)
+	if g := generation(); g != before+1 {
+		t.Errorf("after a change: %d, was %d", g, before)
+	}
+	mustCommit(t, c, element)
+	if g := generation(); g != before+1 {
+		t.Errorf("after a batch that changed nothing: %d, was %d", g, before+1)
+	}
+}
+
 func TestDumpOfWhatIsNotThereIsNotFound(t *testing.T) {
 	c := open(t)
 	err := c.Elements(nfnl.IPv4, "none", "none", func() {}, func(nfnl.Element) {})

@@ -160,6 +160,25 @@ func TestTamperingIsFoundAndRepaired(t *testing.T) {
 	}
 }
 
+func TestObservingAgainFindsLaterTampering(t *testing.T) {
+	w := newWorld(t)
+	w.serve(2, 3)
+	w.apply(w.service("web", 1, nil, "10.244.1.2"))
+	observe := func() {
+		t.Helper()
+		if err := w.dp.Observe(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	observe()
+	w.apply(w.service("web", 1, nil, "10.244.1.2", "10.244.1.3")) // own changes in between
+	observe()
+	w.run(w.node, "nft flush map ip minato ep")
+	observe()
+	w.programmed()
+	netnstest.MustAsk(t, w.node, "tcp", "10.96.0.1:80")
+}
+
 func TestChainsAndRulesDoNotGrowWithServices(t *testing.T) {
 	count := func(services int) (chains, rules int) {
 		w := newWorld(t)

@@ -31,6 +31,7 @@ type Kernel struct {
 	mu     sync.Mutex
 	tables map[nfnl.Family]map[string]*table
 	handle uint64
+	gen    uint32
 	undo   []func()
 }
 
@@ -111,6 +112,9 @@ func (k *Kernel) apply(b *nfnl.Batch, fault Fault) error {
 		}
 		i++
 	}
+	if len(k.undo) > 0 {
+		k.gen++
+	}
 	return nil
 }
 
@@ -133,6 +137,13 @@ func removeKey[K comparable, V any](k *Kernel, m map[K]V, key K) {
 	old := m[key]
 	k.onUndo(func() { m[key] = old })
 	delete(m, key)
+}
+
+// Generation grows with every commit that changes something.
+func (k *Kernel) Generation() (nfnl.Generation, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return nfnl.Generation{ID: k.gen}, nil
 }
 
 // Tables lists tables as nfnl.Conn does; so do the others.

@@ -47,20 +47,31 @@ func (a *Applier) Diff(ctx context.Context) ([]Difference, error) {
 	return a.diff(ctx)
 }
 
-// Observe is Diff for package apply: if something differs, the next Program puts it right. What differs is logged.
+// Observe looks whether somebody else changed the tables. If so the next Program puts them right; what differs is
+// logged. As long as the generation of the namespace's ruleset shows that nobody but this Applier committed anything,
+// it costs next to nothing; now and then all is compared even so.
 func (a *Applier) Observe(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if alone, err := a.kernel.alone(); err != nil || alone {
+		return err
+	}
+	g, err := a.kernel.Generation()
+	if err != nil {
+		return err
+	}
 	found, err := a.diff(ctx)
 	if err != nil {
 		return err
 	}
 	if len(found) == 0 {
+		a.kernel.compared(g.ID)
 		return nil
 	}
 	const shown = 10
 	for _, d := range found[:min(shown, len(found))] {
-		a.cfg.Log.Warn("nftables were changed by somebody else and are repaired", "namespace", a.cfg.Netns.String(), "difference", d.String())
+		a.cfg.Log.Warn("nftables are not as they were programmed and are repaired", "namespace", a.cfg.Netns.String(),
+			"difference", d.String(), "last change of any table by", g.Process)
 	}
 	return a.observe()
 }

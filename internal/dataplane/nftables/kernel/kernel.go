@@ -35,6 +35,7 @@ import (
 // Kernel is the nf_tables of one network namespace. *nfnl.Conn is the real one.
 type Kernel interface {
 	Commit(*nfnl.Batch) error
+	Generation() (nfnl.Generation, error)
 	Tables(nfnl.Family) ([]nfnl.Table, error)
 	Chains(f nfnl.Family, table string) ([]nfnl.Chain, error)
 	Rules(f nfnl.Family, table, chain string) ([]nfnl.Rule, error)
@@ -59,7 +60,7 @@ type Config struct {
 // goroutine; they follow one another.
 type Applier struct {
 	cfg    Config
-	kernel Kernel
+	kernel *watched
 
 	mu     sync.Mutex
 	tables []*table
@@ -82,17 +83,17 @@ func Open(cfg Config) (*Applier, error) {
 	if cfg.Table == "" {
 		cfg.Table = DefaultTable
 	}
-	a := &Applier{cfg: cfg, kernel: cfg.Kernel, except: map[model.ServiceName]bool{}, dirty: map[model.ServiceName]bool{},
+	a := &Applier{cfg: cfg, kernel: &watched{Kernel: cfg.Kernel}, except: map[model.ServiceName]bool{}, dirty: map[model.ServiceName]bool{},
 		gone: map[model.ServiceName]bool{}, reread: map[model.ServiceName]*model.Service{}}
 	if a.cfg.Log == nil {
 		a.cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if a.kernel == nil {
+	if cfg.Kernel == nil {
 		conn, err := nfnl.Open(cfg.Netns)
 		if err != nil {
 			return nil, err
 		}
-		a.kernel = conn
+		a.kernel.Kernel = conn
 	}
 	for _, f := range []*family{&ipv4, &ipv6} {
 		if !f.ipv6 || !cfg.IPv4Only {
