@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -44,12 +45,24 @@ func foreground(ctx context.Context, inst instance.Instance, cfg instance.Config
 		}
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: l}))
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
+	defer signal.Stop(interrupted)
 	r, err := run.Up(ctx, inst, cfg, run.Options{Progress: progress, Log: log, Owner: owner()})
 	finish(err == nil)
 	if err != nil {
 		return err
 	}
-	return r.Wait()
+	if err := r.Wait(); err != nil {
+		return err
+	}
+	select {
+	case <-interrupted:
+		signal.Reset(os.Interrupt) // a second Ctrl-C ends it at once
+		return run.Down(context.WithoutCancel(ctx), inst, stderr)
+	default:
+		return nil
+	}
 }
 
 // detach starts this program again, in a session of its own, and shows what it tells until it is ready.

@@ -15,7 +15,7 @@ import (
 type upFlags struct {
 	nodes                          int
 	node                           []string
-	host, detach                   bool
+	detach                         bool
 	nodeCIDR, podCIDR, serviceCIDR string
 	domain, kubeconfig, logLevel   string
 	apiPort                        uint16

@@ -18,6 +18,9 @@ import (
 // dnsService is the Service at whose address every node answers DNS by itself.
 var dnsService = model.ServiceName{Namespace: "kube-system", Name: "kube-dns"}
 
+// except are the Services that the dataplane leaves alone, because the node itself answers at their addresses.
+func except() map[model.ServiceName]bool { return map[model.ServiceName]bool{dnsService: true} }
+
 // resolvConf lists the host's resolvers.
 const resolvConf = "/etc/resolv.conf"
 
@@ -103,7 +106,7 @@ func (u *instanceRun) startKubelet(a *agent) error {
 	k, err := kubelet.New(kubelet.Config{
 		NodeName: a.node.Name, Addresses: a.node.Addrs, Netns: a.netns, PodCIDRs: []string{a.node.PodCIDRs[0].String()},
 		Client: client, Services: services.Lister(), ServicesSynced: services.Informer().HasSynced,
-		Runtime: cri, Images: images, ClusterDNS: []netip.Addr{u.cfg.DNSAddr()}, ClusterDomain: u.cfg.ClusterDomain,
+		Runtime: cri, Images: images, Exits: u.containerd.Exits, ClusterDNS: []netip.Addr{u.cfg.DNSAddr()}, ClusterDomain: u.cfg.ClusterDomain,
 		Serving: serving, ClientCA: u.api.ClientCA(), StateDir: dir, PodLogsDir: filepath.Join(dir, "logs"),
 		CgroupRoot: u.inst.CgroupRoot(), LeaseInterval: leaseInterval, Log: u.opt.Log.With("node", a.node.Name),
 	})

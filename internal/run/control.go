@@ -105,7 +105,7 @@ func (u *instanceRun) show(_ context.Context, what string, q web.Query, w io.Wri
 	case "frontends":
 		return writeFrontends(snapshot, w)
 	case "nftables":
-		return nftables.New(snapshot, map[model.ServiceName]bool{dnsService: true}).WriteText(w)
+		return nftables.New(snapshot, except()).WriteText(w)
 	case "dns":
 		return a.table.WriteText(w)
 	}
@@ -160,7 +160,7 @@ func (u *instanceRun) explain(ctx context.Context, dest string, q web.Query, pod
 	var lookup error
 	world := explain.World{
 		Snapshot: u.builder.Current(), Names: names{u.agents[0].table.View()}, Domain: u.cfg.ClusterDomain,
-		ServiceCIDRs: []netip.Prefix{u.cfg.ServiceCIDR},
+		ServiceCIDRs: []netip.Prefix{u.cfg.ServiceCIDR}, Except: except(),
 		Pods: func(namespace, name string) (explain.Pod, bool) {
 			p, ok, err := pods(ctx, namespace, name)
 			lookup = errors.Join(lookup, err)
