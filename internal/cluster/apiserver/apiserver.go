@@ -124,6 +124,7 @@ func (s *Server) start(ctx context.Context) error {
 func (s *Server) run(ctx context.Context, generic *genericapiserver.GenericAPIServer) {
 	ctx, s.cancel = context.WithCancel(ctx)
 	prepared := generic.PrepareRun()
+	s.repairClusterIPs(ctx)
 	// What is registered by now belongs to the API, and so must not end with a
 	// component that starts the shared informers for its own.
 	s.informers.Start(ctx.Done())

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"time"
@@ -11,31 +12,10 @@ import (
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 )
 
-// repairInterval is upstream's for the check of ClusterIPs.
-const repairInterval = 3 * time.Minute
-
-// addHooks adds what runs inside the API server once it listens, and what must be
-// good before it is ready.
+// addHooks adds what runs once when the API listens, and what must be good before it
+// is ready.
 func (s *Server) addHooks(server *genericapiserver.GenericAPIServer) error {
-	allocates := healthz.NamedCheck("cluster-ips", func(*http.Request) error {
-		_, err := s.clusterIPs.DryRun().AllocateNext()
-		return err
-	})
-	if err := server.AddReadyzChecks(allocates); err != nil {
-		return fmt.Errorf("adding a check: %w", err)
-	}
-	// Frees addresses whose Service was never made because of a crash.
-	repair := ipallocatorcontroller.NewRepairIPAddress(repairInterval, s.client,
-		s.informers.Core().V1().Services(), s.informers.Networking().V1().ServiceCIDRs(), s.informers.Networking().V1().IPAddresses())
-	hooks := map[string]genericapiserver.PostStartHookFunc{
-		"storage-readiness": server.StorageReadinessHook.Hook,
-		"repair-cluster-ips": func(h genericapiserver.PostStartHookContext) error {
-			stop := make(chan struct{})
-			s.running.Go(func() { <-h.Done(); close(stop) })
-			s.running.Go(func() { repair.RunUntil(func() {}, stop) })
-			return nil
-		},
-	}
+	hooks := map[string]genericapiserver.PostStartHookFunc{"storage-readiness": server.StorageReadinessHook.Hook}
 	if s.newPolicy {
 		hooks[rbacrest.PostStartHookName] = s.reconcile
 	}
@@ -44,5 +24,25 @@ func (s *Server) addHooks(server *genericapiserver.GenericAPIServer) error {
 			return fmt.Errorf("adding the hook %s: %w", name, err)
 		}
 	}
+	allocates := healthz.NamedCheck("cluster-ips", func(*http.Request) error {
+		_, err := s.clusterIPs.DryRun().AllocateNext()
+		return err
+	})
+	if err := server.AddReadyzChecks(allocates); err != nil {
+		return fmt.Errorf("adding a check: %w", err)
+	}
 	return nil
+}
+
+// repairInterval is upstream's.
+const repairInterval = 3 * time.Minute
+
+// repairClusterIPs frees, until ctx ends, addresses whose Service was never made
+// because of a crash. Called before the informers start, it registers its own.
+func (s *Server) repairClusterIPs(ctx context.Context) {
+	networking := s.informers.Networking().V1()
+	repair := ipallocatorcontroller.NewRepairIPAddress(repairInterval, s.client, s.informers.Core().V1().Services(), networking.ServiceCIDRs(), networking.IPAddresses())
+	stop := make(chan struct{}) // upstream wants a channel that it could also write to
+	context.AfterFunc(ctx, func() { close(stop) })
+	s.running.Go(func() { repair.RunUntil(func() {}, stop) })
 }
