@@ -157,9 +157,10 @@ type Service struct {
 	SourceRanges          []netip.Prefix
 	HealthCheckNodePort   uint16
 	PublishNotReady       bool
-	PreferSameNode        bool         // trafficDistribution, used to order headless answers
-	PreferSameZone        bool         // the same
-	LoadBalancerIP        netip.Addr   // asked for by the user; what was given is a Frontend
+	PreferSameNode        bool      // trafficDistribution, used to order headless answers
+	PreferSameZone        bool      // the same
+	Created               time.Time // decides conflicts: the older Service wins
+	LoadBalancer          AddressRequest
 	LoadBalancerAddrs     []netip.Addr // status.loadBalancer.ingress
 	Warnings              []string     // what source could not use, in words for the user
 }
@@ -198,6 +199,8 @@ type Node struct {
 	PodCIDRs []netip.Prefix
 	Zone     string
 	Ready    bool
+	// NoLoadBalancers is the label node.kubernetes.io/exclude-from-external-load-balancers.
+	NoLoadBalancers bool
 }
 
 // Addr is the node's first address of the family, invalid when it has none.

@@ -15,8 +15,13 @@ type Snapshot struct {
 	Complete bool
 	Node     *Node // whose view this is; nil in a Builder's own
 	Peers    []Peer
+	// LoadBalancing is nil until the configuration was read once: nobody may give or take addresses before.
+	LoadBalancing *LoadBalancing
+	// IngressesKnown says that Ingresses, their classes and certificates have been read once.
+	IngressesKnown bool
 
 	services   ordered[ServiceName, *Service]
+	ingresses  ordered[IngressName, *Ingress]
 	nodes      ordered[string, *Node]
 	namespaces ordered[string, struct{ exists bool }]
 	conflicts  []Conflict
@@ -42,6 +47,7 @@ func mix(h uint64) uint64 {
 func Empty() *Snapshot {
 	return &Snapshot{
 		services:   ordered[ServiceName, *Service]{compare: ServiceName.Compare, hash: hashName},
+		ingresses:  ordered[IngressName, *Ingress]{compare: IngressName.Compare, hash: hashIngress},
 		nodes:      ordered[string, *Node]{compare: strings.Compare, hash: hashString},
 		namespaces: ordered[string, struct{ exists bool }]{compare: strings.Compare, hash: hashString},
 	}
@@ -148,6 +154,9 @@ func (e *Edit) SetConflicts(c []Conflict) {
 // SetPeers replaces the list of peers.
 func (e *Edit) SetPeers(p []Peer) { e.s.Peers = slices.Clone(p) }
 
+// SetLoadBalancing replaces the pools and what belongs to them. The caller gives l away.
+func (e *Edit) SetLoadBalancing(l *LoadBalancing) { e.s.LoadBalancing = l }
+
 // SetComplete records that every source has been read once.
 func (e *Edit) SetComplete() { e.s.Complete = true }
 
@@ -160,8 +169,11 @@ type ServiceChange struct {
 // Changes is what differs between two snapshots.
 type Changes struct {
 	Services   []ServiceChange // in the order of their names
+	Ingresses  []IngressChange // the same
 	Nodes      bool            // some node, or the snapshot's own
 	Namespaces []string        // came or went
+	// LoadBalancing says that the pools or what belongs to them differ.
+	LoadBalancing bool
 }
 
 // Diff compares two snapshots by pointer, in time proportional to what differs. A nil old means everything is new.
@@ -173,8 +185,12 @@ func Diff(old, new *Snapshot) Changes {
 	new.services.diff(old.services.root, new.services.root, func(n ServiceName, o, v *Service) {
 		c.Services = append(c.Services, ServiceChange{n, o, v})
 	})
+	new.ingresses.diff(old.ingresses.root, new.ingresses.root, func(n IngressName, o, v *Ingress) {
+		c.Ingresses = append(c.Ingresses, IngressChange{n, o, v})
+	})
 	new.nodes.diff(old.nodes.root, new.nodes.root, func(string, *Node, *Node) { c.Nodes = true })
 	c.Nodes = c.Nodes || old.Node != new.Node
+	c.LoadBalancing = old.LoadBalancing != new.LoadBalancing
 	type exists = struct{ exists bool }
 	new.namespaces.diff(old.namespaces.root, new.namespaces.root, func(n string, _, _ exists) {
 		c.Namespaces = append(c.Namespaces, n)

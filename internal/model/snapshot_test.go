@@ -114,7 +114,7 @@ func world() *Snapshot {
 		}}},
 		Selector: "app=web", InternalTrafficPolicy: Local, ExternalTrafficPolicy: Local, SessionAffinity: 3 * time.Hour,
 		SourceRanges: []netip.Prefix{netip.MustParsePrefix("192.0.0.0/8")}, HealthCheckNodePort: 30081, PublishNotReady: true,
-		PreferSameZone: true, LoadBalancerIP: netip.MustParseAddr("192.0.2.1"),
+		PreferSameZone: true, LoadBalancer: AddressRequest{Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
 		LoadBalancerAddrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Warnings: []string{"something could not be used"},
 	}
 	return Empty().With(func(e *Edit) {

@@ -10,13 +10,19 @@ import (
 func (s *Snapshot) WriteText(w io.Writer) error {
 	var b strings.Builder
 	for n := range s.Nodes() {
-		fmt.Fprintf(&b, "node %s addrs=%v pods=%v zone=%q ready=%t\n", n.Name, n.Addrs, n.PodCIDRs, n.Zone, n.Ready)
+		fmt.Fprintf(&b, "node %s addrs=%v pods=%v zone=%q ready=%t%s\n", n.Name, n.Addrs, n.PodCIDRs, n.Zone, n.Ready, n.attributes())
+	}
+	if s.LoadBalancing != nil {
+		s.LoadBalancing.writeText(&b)
 	}
 	for n := range s.Namespaces() {
 		fmt.Fprintf(&b, "namespace %s\n", n)
 	}
 	for svc := range s.Services() {
 		svc.writeText(&b)
+	}
+	for i := range s.Ingresses() {
+		i.writeText(&b)
 	}
 	for _, c := range s.conflicts {
 		fmt.Fprintf(&b, "conflict %s/%s winner=%s loser=%s\n", c.Addr, c.Protocol, c.Winner, c.Loser)
@@ -63,9 +69,19 @@ func (s *Service) attributes() string {
 	add(s.PublishNotReady, "publishNotReady")
 	add(s.PreferSameNode, "prefer=SameNode")
 	add(s.PreferSameZone, "prefer=SameZone")
-	add(s.LoadBalancerIP.IsValid(), "loadBalancerIP=%s", s.LoadBalancerIP)
+	add(s.LoadBalancer.Class != "", "loadBalancerClass=%s", s.LoadBalancer.Class)
+	add(len(s.LoadBalancer.Addrs) > 0, "asks=%v", s.LoadBalancer.Addrs)
+	add(s.LoadBalancer.Pool != "", "asksPool=%s", s.LoadBalancer.Pool)
+	add(s.LoadBalancer.Sharing != "", "sharing=%s", s.LoadBalancer.Sharing)
 	add(len(s.LoadBalancerAddrs) > 0, "loadBalancerAddrs=%v", s.LoadBalancerAddrs)
 	return strings.Join(a, "")
+}
+
+func (n *Node) attributes() string {
+	if n.NoLoadBalancers {
+		return " noLoadBalancers"
+	}
+	return ""
 }
 
 func (f Frontend) String() string {

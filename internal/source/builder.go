@@ -59,7 +59,7 @@ func (b *Builder) Update(edit func(*Batch)) {
 	defer b.mu.Unlock()
 	edit(&Batch{&b.world})
 	first := !b.current.Load().Complete
-	if b.world.missing != 0 || !first && !b.world.changed() {
+	if changed := b.world.changed(); b.world.missing != 0 || !first && !changed {
 		return
 	}
 	b.current.Store(b.current.Load().With(b.world.commit))

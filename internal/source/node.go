@@ -12,6 +12,7 @@ import (
 // external ones. Netns is not known to the API and stays empty.
 func Node(o *corev1.Node) *model.Node {
 	n := &model.Node{Name: o.Name, Zone: o.Labels[corev1.LabelTopologyZone]}
+	_, n.NoLoadBalancers = o.Labels[corev1.LabelNodeExcludeBalancers]
 	for _, t := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
 		for _, a := range o.Status.Addresses {
 			if addr, ok := parseAddr(a.Address); ok && a.Type == t && !slices.Contains(n.Addrs, addr) {
@@ -40,6 +41,6 @@ func Node(o *corev1.Node) *model.Node {
 }
 
 func sameNode(a, b *model.Node) bool {
-	return a.Name == b.Name && a.Netns == b.Netns && a.Zone == b.Zone && a.Ready == b.Ready &&
+	return a.Name == b.Name && a.Netns == b.Netns && a.Zone == b.Zone && a.Ready == b.Ready && a.NoLoadBalancers == b.NoLoadBalancers &&
 		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }

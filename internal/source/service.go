@@ -22,13 +22,10 @@ const defaultAffinity = 10800 * time.Second
 
 // ServiceObject is what one Service object says by itself: without its EndpointSlices, and with every frontend it
 // asks for, also those that another Service holds.
-type ServiceObject struct {
-	model.Service
-	Created time.Time // decides conflicts
-}
+type ServiceObject struct{ model.Service }
 
 func (o *ServiceObject) equal(p *ServiceObject) bool {
-	return o.Created.Equal(p.Created) && reflect.DeepEqual(&o.Service, &p.Service)
+	return reflect.DeepEqual(&o.Service, &p.Service)
 }
 
 // Service converts an API object. It is pure and never fails: what cannot be used is left out, and a Warning of the
@@ -36,8 +33,9 @@ func (o *ServiceObject) equal(p *ServiceObject) bool {
 func Service(o *corev1.Service) *ServiceObject {
 	var w warnings
 	spec := &o.Spec
-	out := &ServiceObject{Created: o.CreationTimestamp.Time}
+	out := &ServiceObject{}
 	s := &out.Service
+	s.Created = o.CreationTimestamp.UTC() // UTC, so that equal times compare equal however they were read
 	s.Name = model.ServiceName{Namespace: o.Namespace, Name: o.Name}
 	s.Type = serviceType(spec.Type)
 	s.Headless = spec.ClusterIP == corev1.ClusterIPNone
@@ -53,7 +51,7 @@ func Service(o *corev1.Service) *ServiceObject {
 	policies(s, spec)
 	s.SessionAffinity = affinity(spec)
 	s.SourceRanges = sourceRanges(spec.LoadBalancerSourceRanges, &w)
-	s.LoadBalancerIP = loadBalancerIP(spec.LoadBalancerIP, &w)
+	s.LoadBalancer = addressRequest(o, &w)
 	balancers := loadBalancers(s, o.Status.LoadBalancer.Ingress, &w)
 	_, other := o.Labels[labelProxyName]
 	if s.Proxied = len(s.ClusterIPs) > 0 && !other; s.Proxied {
@@ -188,15 +186,4 @@ func sourceRanges(given []string, w *warnings) []netip.Prefix {
 		out = append(out, p)
 	}
 	return slices.DeleteFunc(out, func(p netip.Prefix) bool { return all4 && p.Addr().Is4() || all6 && p.Addr().Is6() })
-}
-
-func loadBalancerIP(s string, w *warnings) netip.Addr {
-	if s == "" {
-		return netip.Addr{}
-	}
-	a, ok := parseAddr(s)
-	if !ok {
-		w.addf("loadBalancerIP %q is not an address", s)
-	}
-	return a
 }

@@ -15,11 +15,14 @@ type world struct {
 	nodes      map[string]*model.Node
 	namespaces map[string]struct{}
 	claims     claims
+	ingresses  ingresses
+	balancing  balancing
 	names      interner
 
 	dirty           map[*record]struct{}
 	dirtyNodes      map[string]struct{}
 	dirtyNamespaces map[string]struct{}
+	dirtyBalancing  bool
 }
 
 // record is what is known under one Service's name. Slices may come before their Service and outlive it.
@@ -38,6 +41,8 @@ func newWorld() world {
 		nodes:           map[string]*model.Node{},
 		namespaces:      map[string]struct{}{},
 		claims:          newClaims(),
+		ingresses:       newIngresses(),
+		balancing:       balancing{rivals: map[ObjectName]bool{}},
 		names:           interner{},
 		dirty:           map[*record]struct{}{},
 		dirtyNodes:      map[string]struct{}{},
@@ -64,7 +69,8 @@ func (w *world) drop(r *record) {
 
 // changed reports whether a snapshot made now would differ from the last one.
 func (w *world) changed() bool {
-	return len(w.dirty)+len(w.dirtyNodes)+len(w.dirtyNamespaces)+len(w.claims.touched) > 0
+	w.dirtyBalancing = w.balancing.changed() || w.dirtyBalancing
+	return w.dirtyBalancing || w.ingresses.changed() || len(w.dirty)+len(w.dirtyNodes)+len(w.dirtyNamespaces)+len(w.claims.touched) > 0
 }
 
 // commit writes what is dirty into the next snapshot.
@@ -99,6 +105,11 @@ func (w *world) commit(e *model.Edit) {
 	for name := range w.dirtyNamespaces {
 		_, exists := w.namespaces[name]
 		e.SetNamespace(name, exists)
+	}
+	w.ingresses.commit(e)
+	if w.dirtyBalancing {
+		e.SetLoadBalancing(w.balancing.shown)
+		w.dirtyBalancing = false
 	}
 	clear(w.dirtyNodes)
 	clear(w.dirtyNamespaces)

@@ -1,9 +1,9 @@
 // Package file feeds a source.Builder from files of API objects, in YAML or JSON, several documents in one.
 //
-// It is for tests, for `minato show -f`, and for clusters without an API. Services, EndpointSlices, Nodes,
-// Namespaces and Lists of them are read strictly: an unknown field is an error that names file, document and field.
-// Objects of other kinds are skipped and reported. The few defaults of the API that matter are filled in; nothing is
-// validated beyond that, and no addresses are given out.
+// It is for tests, for `minato show -f`, and for clusters without an API. Services, EndpointSlices, Nodes, Namespaces,
+// Ingresses, IngressClasses, TLS Secrets, MetalLB's ConfigMap and Lists of them are read strictly: an unknown field is
+// an error that names file, document and field. Objects of other kinds are skipped and reported. The few defaults of
+// the API that matter are filled in; nothing is validated beyond that, and no addresses are given out.
 package file
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	yamlutil "k8s.io/apimachinery/pkg/util/yaml"
 	strictjson "sigs.k8s.io/json"
@@ -52,6 +53,10 @@ type Objects struct {
 	slices     []*source.SliceObject
 	nodes      []*model.Node
 	namespaces []string
+	ingresses  []*model.Ingress
+	secrets    []*source.SecretObject
+	classes    []*source.ClassObject
+	pools      []*source.PoolConfig
 }
 
 // Load reads files and makes their content everything that b knows.
@@ -77,6 +82,11 @@ func (o *Objects) Fill(b *source.Builder) {
 		batch.ReplaceNodes(o.nodes)
 		batch.ReplaceServices(o.services)
 		batch.ReplaceSlices(o.slices)
+		batch.ReplaceIngressClasses(o.classes)
+		batch.ReplaceSecrets(o.secrets)
+		batch.ReplaceIngresses(o.ingresses)
+		batch.ReplacePools(o.pools)
+		batch.ReplaceRivals(nil)
 	})
 }
 
@@ -122,8 +132,20 @@ func (o *Objects) document(doc []byte) (object string, err error) {
 		return object, add(doc, o.service)
 	case "discovery.k8s.io/v1 EndpointSlice":
 		return object, add(doc, o.slice)
+	case "networking.k8s.io/v1 Ingress":
+		return object, add(doc, o.ingress)
+	case "networking.k8s.io/v1 IngressClass":
+		return object, add(doc, func(c *networkingv1.IngressClass) { o.classes = append(o.classes, source.IngressClass(c)) })
+	case "v1 Secret":
+		return object, add(doc, o.secret)
 	case "v1 Node":
 		return object, add(doc, func(n *corev1.Node) { o.nodes = append(o.nodes, source.Node(n)) })
+	case "v1 ConfigMap":
+		read := true
+		err := add(doc, func(m *corev1.ConfigMap) { read = o.configMap(m) })
+		if read {
+			return object, err
+		}
 	case "v1 Namespace":
 		return object, add(doc, func(n *corev1.Namespace) { o.namespace(n.Name) })
 	}
@@ -180,6 +202,39 @@ func (o *Objects) slice(s *discoveryv1.EndpointSlice) {
 	}
 	if c, ok := source.Slice(s); ok {
 		o.slices = append(o.slices, c)
+	}
+}
+
+// configMap reports whether m is one that matters.
+func (o *Objects) configMap(m *corev1.ConfigMap) bool {
+	c, ok := source.Pools(m)
+	if ok {
+		o.pools = []*source.PoolConfig{c}
+	}
+	return ok
+}
+
+func (o *Objects) ingress(i *networkingv1.Ingress) {
+	if i.Namespace == "" {
+		i.Namespace = metav1.NamespaceDefault
+	}
+	o.namespace(i.Namespace)
+	o.ingresses = append(o.ingresses, source.Ingress(i))
+}
+
+// secret takes certificates, given as data or as stringData. Other Secrets are nobody's business here.
+func (o *Objects) secret(s *corev1.Secret) {
+	if s.Namespace == "" {
+		s.Namespace = metav1.NamespaceDefault
+	}
+	if s.Data == nil {
+		s.Data = map[string][]byte{}
+	}
+	for k, v := range s.StringData {
+		s.Data[k] = []byte(v)
+	}
+	if c, ok := source.Secret(s); ok {
+		o.secrets = append(o.secrets, c)
 	}
 }
 

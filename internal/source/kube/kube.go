@@ -4,8 +4,9 @@
 // no copy of the API objects is kept. Everything that arrives while the Builder works becomes its next batch. A lost
 // connection is taken up again with back-off; what was known stays in force meanwhile.
 //
-// It does not filter by label or field on the server: DNS needs headless Services and those of other proxies too,
-// so package source decides. It writes nothing to the API.
+// Services and EndpointSlices are not filtered on the server: DNS needs headless Services and those of other proxies
+// too, so package source decides. Of ConfigMaps and Pods only those that decide about load balancers are asked for.
+// It writes nothing to the API.
 package kube
 
 import (
@@ -16,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
@@ -53,7 +55,7 @@ func Run(ctx context.Context, client kubernetes.Interface, b *source.Builder) er
 
 func reflectors(client kubernetes.Interface, q *queue) []*cache.Reflector {
 	core, discovery := client.CoreV1(), client.DiscoveryV1()
-	return []*cache.Reflector{
+	return append([]*cache.Reflector{
 		reflector(client, core.Services(""), &corev1.Service{}, &store[*corev1.Service, *source.ServiceObject]{
 			queue:   q,
 			convert: func(o *corev1.Service) (*source.ServiceObject, bool) { return source.Service(o), true },
@@ -82,7 +84,47 @@ func reflectors(client kubernetes.Interface, q *queue) []*cache.Reflector {
 			replace: (*source.Batch).ReplaceNamespaces,
 			delete:  func(b *source.Batch, n source.ObjectName) { b.DeleteNamespace(n.Name) },
 		}),
-	}
+		reflector(client, only(core.ConfigMaps(source.PoolConfigNamespace), poolConfigs), &corev1.ConfigMap{}, &store[*corev1.ConfigMap, *source.PoolConfig]{
+			queue:   q,
+			convert: source.Pools,
+			set:     (*source.Batch).SetPools,
+			replace: (*source.Batch).ReplacePools,
+			delete:  (*source.Batch).DeletePools,
+		}),
+		reflector(client, only(core.Pods(""), rivals), &corev1.Pod{}, &store[*corev1.Pod, source.Rival]{
+			queue:   q,
+			convert: source.RivalPod,
+			set:     (*source.Batch).SetRival,
+			replace: (*source.Batch).ReplaceRivals,
+			delete:  (*source.Batch).DeleteRival,
+		}),
+	}, ingressReflectors(client, q)...)
+}
+
+func poolConfigs(o *metav1.ListOptions) {
+	o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, source.PoolConfigName).String()
+}
+
+func rivals(o *metav1.ListOptions) { o.LabelSelector = source.RivalLabels }
+
+// narrowed is a lister that asks for less.
+type narrowed[L runtime.Object] struct {
+	all    lister[L]
+	narrow func(*metav1.ListOptions)
+}
+
+func only[L runtime.Object](l lister[L], narrow func(*metav1.ListOptions)) lister[L] {
+	return narrowed[L]{l, narrow}
+}
+
+func (n narrowed[L]) List(ctx context.Context, o metav1.ListOptions) (L, error) {
+	n.narrow(&o)
+	return n.all.List(ctx, o)
+}
+
+func (n narrowed[L]) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	n.narrow(&o)
+	return n.all.Watch(ctx, o)
 }
 
 // lister is what the typed clients have in common.
