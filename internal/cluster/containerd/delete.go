@@ -31,6 +31,10 @@ import (
 // cniResults is where libcni keeps the results of all CNI users; containerd cannot be told otherwise.
 const cniResults = "/var/lib/cni/results"
 
+// sharedDirs are folders that containerd and libcni make whatever their configuration, innermost first. They are
+// removed when nobody has anything in them.
+var sharedDirs = []string{"/run/containerd/s", "/run/containerd/fifo", "/run/containerd", cniResults, "/var/lib/cni"}
+
 // Delete stops what still runs and removes every trace of the instance's containerd: processes, mounts, sockets,
 // folders. Where there is none it does nothing. It goes on after errors and returns them all.
 func Delete(ctx context.Context, cfg Config) error {
@@ -69,6 +73,11 @@ func (c Config) stop(ctx context.Context) error {
 	}
 	for _, dir := range []string{c.state(), c.runcRoot()} {
 		errs = append(errs, os.RemoveAll(dir))
+	}
+	for _, dir := range sharedDirs {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+			errs = append(errs, err)
+		}
 	}
 	for _, file := range []string{c.pidFile(), c.Socket(), c.Socket() + ".ttrpc"} {
 		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
