@@ -178,17 +178,36 @@ func (b *Batch) AddSet(s Set) {
 		b.b.u32(unix.NFTA_SET_DATA_TYPE, uint32(s.DataType))
 		b.b.u32(unix.NFTA_SET_DATA_LEN, s.DataLen)
 	}
-	if s.Size > 0 {
-		d := b.b.open(unix.NFTA_SET_DESC)
-		b.b.u32(unix.NFTA_SET_DESC_SIZE, s.Size)
-		b.b.close(d)
-	}
+	b.describeSet(s)
 	b.b.u32(unix.NFTA_SET_ID, uint32(len(b.msgs)))
 	if s.DefaultTimeoutMS > 0 {
 		b.b.u64(unix.NFTA_SET_TIMEOUT, s.DefaultTimeoutMS)
 	}
 	b.b.raw(unix.NFTA_SET_USERDATA, byteOrders(s))
 	b.end()
+}
+
+// describeSet writes the set's limit and the fields of its key.
+func (b *Batch) describeSet(s Set) {
+	if s.Size == 0 && s.Fields[0] == 0 {
+		return
+	}
+	d := b.b.open(unix.NFTA_SET_DESC)
+	if s.Size > 0 {
+		b.b.u32(unix.NFTA_SET_DESC_SIZE, s.Size)
+	}
+	if s.Fields[0] > 0 {
+		c := b.b.open(setDescConcat)
+		for _, n := range s.Fields {
+			if n > 0 {
+				f := b.b.open(unix.NFTA_LIST_ELEM)
+				b.b.u32(setFieldLen, n)
+				b.b.close(f)
+			}
+		}
+		b.b.close(c)
+	}
+	b.b.close(d)
 }
 
 // byteOrders tells nft in which byte order to print keys and data; without it numbers come out swapped.
@@ -252,6 +271,11 @@ func (b *Batch) element(e *Element, data bool) {
 		b.b.raw(unix.NFTA_DATA_VALUE, e.Key)
 		b.b.close(k)
 	}
+	if e.KeyEnd != nil {
+		k := b.b.open(setElemKeyEnd)
+		b.b.raw(unix.NFTA_DATA_VALUE, e.KeyEnd)
+		b.b.close(k)
+	}
 	if data && (len(e.Data) > 0 || e.Verdict != nil) {
 		d := b.b.open(unix.NFTA_SET_ELEM_DATA)
 		if e.Verdict != nil {
@@ -306,9 +330,12 @@ var errEmpty = errors.New("empty batch")
 
 // Attributes that golang.org/x/sys does not have.
 const (
-	tableUserdata = 6 // NFTA_TABLE_USERDATA
-	elemCatchAll  = 2 // NFT_SET_ELEM_CATCHALL
-	genProcess    = 3 // NFTA_GEN_PROC_NAME
+	tableUserdata = 6  // NFTA_TABLE_USERDATA
+	elemCatchAll  = 2  // NFT_SET_ELEM_CATCHALL
+	genProcess    = 3  // NFTA_GEN_PROC_NAME
+	setDescConcat = 2  // NFTA_SET_DESC_CONCAT
+	setFieldLen   = 1  // NFTA_SET_FIELD_LEN
+	setElemKeyEnd = 10 // NFTA_SET_ELEM_KEY_END
 )
 
 // Message is one message of a batch, for fakes of the kernel.

@@ -122,6 +122,11 @@ func DecodeSet(f Family, b []byte) Set {
 			s.DataLen = getU32(v)
 		case unix.NFTA_SET_DESC:
 			s.Size = getU32(Attr(v, unix.NFTA_SET_DESC_SIZE))
+			i := 0
+			for _, f := range Attrs(Attr(v, setDescConcat)) {
+				s.Fields[min(i, len(s.Fields)-1)] = getU32(Attr(f, setFieldLen))
+				i++
+			}
 		case unix.NFTA_SET_TIMEOUT:
 			s.DefaultTimeoutMS = getU64(v)
 		}
@@ -149,6 +154,8 @@ func DecodeElement(b []byte) (e Element) {
 		switch t {
 		case unix.NFTA_SET_ELEM_KEY:
 			e.Key = Attr(v, unix.NFTA_DATA_VALUE)
+		case setElemKeyEnd:
+			e.KeyEnd = Attr(v, unix.NFTA_DATA_VALUE)
 		case unix.NFTA_SET_ELEM_DATA:
 			e.Data, e.Verdict = DecodeData(v)
 		case unix.NFTA_SET_ELEM_FLAGS:

@@ -86,10 +86,11 @@ type SetFlags uint32
 
 // The flags of sets.
 const (
-	Interval SetFlags = unix.NFT_SET_INTERVAL // keys are ranges
-	Map      SetFlags = unix.NFT_SET_MAP      // elements have data
-	Timeout  SetFlags = unix.NFT_SET_TIMEOUT  // elements expire
-	Dynamic  SetFlags = unix.NFT_SET_EVAL     // rules may change it
+	Interval     SetFlags = unix.NFT_SET_INTERVAL // keys are ranges
+	Map          SetFlags = unix.NFT_SET_MAP      // elements have data
+	Timeout      SetFlags = unix.NFT_SET_TIMEOUT  // elements expire
+	Dynamic      SetFlags = unix.NFT_SET_EVAL     // rules may change it
+	Concatenated SetFlags = 0x80                  // NFT_SET_CONCAT: with Interval, each field of the key has a range of its own
 )
 
 // Type is the type of a key or of data. The kernel looks at its length only; nft prints by it.
@@ -121,7 +122,8 @@ type Set struct {
 	Name             string
 	Flags            SetFlags
 	KeyType          Type
-	KeyLen           uint32 // bytes
+	KeyLen           uint32    // bytes
+	Fields           [4]uint32 // bytes of each field of the key, with Concatenated
 	DataType         Type
 	DataLen          uint32 // bytes, 0 for verdicts
 	Size             uint32 // most elements, 0 without limit
@@ -131,6 +133,7 @@ type Set struct {
 // Element is one element of a set. It holds Data in a plain map, Verdict in a map of TypeVerdict.
 type Element struct {
 	Key      []byte
+	KeyEnd   []byte // the last keys of the fields' ranges, in a set that is Concatenated
 	Data     []byte
 	Verdict  *Verdict
 	CatchAll bool   // matches what nothing else does; no Key

@@ -111,6 +111,33 @@ func TestPolicyLocalKeepsTheClientsAddressAndDropsWhereNoEndpointIs(t *testing.T
 	}
 }
 
+func TestLoadBalancerAddressServesClientsInRangeOnly(t *testing.T) {
+	w := newWorld(t)
+	w.serve(2)
+	client := w.pod(9)
+	w.run(w.outside, "ip route add 172.30.0.200/31 via "+nodeAddr)
+	balanced := func(addr string, ranges ...string) func(*model.Service) {
+		return func(s *model.Service) {
+			s.Frontends = append(s.Frontends, model.Frontend{Addr: netip.MustParseAddrPort(addr), Protocol: model.TCP,
+				Kind: model.LoadBalancer, PortName: "tcp"})
+			for _, r := range ranges {
+				s.SourceRanges = append(s.SourceRanges, netip.MustParsePrefix(r))
+			}
+		}
+	}
+	w.apply(w.service("open", 1, balanced("172.30.0.200:80"), "10.244.1.2"),
+		w.service("guarded", 2, balanced("172.30.0.201:80", "10.0.0.0/8", "192.0.2.0/24"), "10.244.1.2"))
+	if a := netnstest.MustAsk(t, w.outside, "tcp", "172.30.0.200:80"); a.Peer.String() != nodeAddr {
+		t.Errorf("the pod saw %s, want the node's address", a.Peer)
+	}
+	netnstest.MustAsk(t, client, "tcp", "172.30.0.201:80")
+	if _, err := netnstest.Ask(w.outside, "tcp", "172.30.0.201:80"); !timedOut(err) {
+		t.Errorf("a client out of range: got %v, want silence", err)
+	}
+	netnstest.MustAsk(t, w.outside, "tcp", nodeAddr+":30002") // ranges do not hold for node ports
+	w.listing()
+}
+
 func TestBalanceIsEven(t *testing.T) {
 	w := newWorld(t)
 	w.serve(2, 3, 4)

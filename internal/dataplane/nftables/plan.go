@@ -140,7 +140,7 @@ func (b *builder) frontend(f model.Frontend) {
 				Kind:       f.Kind,
 				Pool:       len(b.keys),
 				Masquerade: pool.Class.Verdict == model.Forward && masquerade(b.s, f.Kind, scope),
-				Sources:    sources(b.s, f),
+				Sources:    sources(b.s, f, b.n),
 			})
 			b.keys = append(b.keys, pool.Key)
 		}
@@ -181,11 +181,13 @@ func masquerade(s *model.Service, k model.FrontendKind, scope model.Scope) bool 
 }
 
 // sources: spec.loadBalancerSourceRanges holds for load balancer addresses only, and a range of everything is none.
-func sources(s *model.Service, f model.Frontend) []netip.Prefix {
+// Where the node itself is in range, so is the frontend's own address, from which the node talks to it if it has it.
+func sources(s *model.Service, f model.Frontend, n *model.Node) []netip.Prefix {
 	if f.Kind != model.LoadBalancer {
 		return nil
 	}
 	var out []netip.Prefix
+	self := false
 	for _, p := range s.SourceRanges {
 		if p.Addr().Is6() != f.Addr.Addr().Is6() {
 			continue
@@ -193,9 +195,13 @@ func sources(s *model.Service, f model.Frontend) []netip.Prefix {
 		if p.Bits() == 0 {
 			return nil
 		}
+		self = self || slices.ContainsFunc(n.Addrs, p.Contains)
 		out = append(out, p.Masked())
 	}
-	return out
+	if self {
+		out = append(out, netip.PrefixFrom(f.Addr.Addr(), f.Addr.Addr().BitLen()))
+	}
+	return distinct(out)
 }
 
 // finish sorts, and turns pool keys into indexes. Of two frontends with one key the first is kept.

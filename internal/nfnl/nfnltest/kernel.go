@@ -228,7 +228,7 @@ func (t *table) dump(b *strings.Builder) {
 		fmt.Fprintf(b, " set %s\n", n)
 		for _, key := range slices.Sorted(maps.Keys(t.sets[n].elements)) {
 			e := t.sets[n].elements[key]
-			fmt.Fprintf(b, "  %x: %x", e.Key, e.Data)
+			fmt.Fprintf(b, "  %x%x: %x", e.Key, e.KeyEnd, e.Data)
 			if e.Verdict != nil {
 				fmt.Fprintf(b, "%s", e.Verdict.Chain)
 			}
@@ -244,6 +244,6 @@ func (t *table) dump(b *strings.Builder) {
 }
 
 func clone(e nfnl.Element) nfnl.Element {
-	e.Key, e.Data = bytes.Clone(e.Key), bytes.Clone(e.Data)
+	e.Key, e.KeyEnd, e.Data = bytes.Clone(e.Key), bytes.Clone(e.KeyEnd), bytes.Clone(e.Data)
 	return e
 }

@@ -246,6 +246,9 @@ func (m *machine) lookup(a func(uint16) []byte) bool {
 
 // find looks a key up. Of intervals the one with the highest first key at or below it holds, unless it has ended.
 func (s *set) find(key []byte) (best nfnl.Element, ok bool) {
+	if s.Flags&nfnl.Concatenated != 0 {
+		return s.findRanges(key)
+	}
 	if s.Flags&nfnl.Interval == 0 {
 		e, ok := s.elements[elementKey(nfnl.Element{Key: key})]
 		return e.Element, ok
@@ -263,6 +266,22 @@ func (s *set) find(key []byte) (best nfnl.Element, ok bool) {
 	}
 	e, ok := s.elements[elementKey(nfnl.Element{CatchAll: true})]
 	return e.Element, ok
+}
+
+// findRanges looks a key up whose every field may lie in a range.
+func (s *set) findRanges(key []byte) (nfnl.Element, bool) {
+	for _, e := range s.elements {
+		at, in := uint32(0), true
+		for _, n := range s.Fields {
+			f := key[at : at+n]
+			in = in && bytes.Compare(e.Key[at:at+n], f) <= 0 && bytes.Compare(f, e.KeyEnd[at:at+n]) <= 0
+			at += n
+		}
+		if in {
+			return e.Element, true
+		}
+	}
+	return nfnl.Element{}, false
 }
 
 func (m *machine) dynset(a func(uint16) []byte) {

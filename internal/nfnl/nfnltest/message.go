@@ -219,7 +219,9 @@ func (k *Kernel) deleteElement(t *table, s *set, key string) {
 	removeKey(k, s.elements, key)
 }
 
-func elementKey(e nfnl.Element) string { return fmt.Sprintf("%x %t %t", e.Key, e.CatchAll, e.End) }
+func elementKey(e nfnl.Element) string {
+	return fmt.Sprintf("%x %x %t %t", e.Key, e.KeyEnd, e.CatchAll, e.End)
+}
 
 func sameData(a, b nfnl.Element) bool {
 	if a.Verdict != nil && b.Verdict != nil {
@@ -233,6 +235,9 @@ func (s *set) check(e nfnl.Element, add bool) {
 	bad := func(why string) { panic(fmt.Sprintf("nfnltest: element %x of set %s: %s", e.Key, s.Name, why)) }
 	if !e.CatchAll && len(e.Key) != int(s.KeyLen) {
 		bad(fmt.Sprintf("key of %d bytes, not %d", len(e.Key), s.KeyLen))
+	}
+	if s.Flags&nfnl.Concatenated != 0 && len(e.KeyEnd) != int(s.KeyLen) {
+		bad("no ends of its ranges")
 	}
 	if (e.CatchAll || e.End) && s.Flags&nfnl.Interval == 0 {
 		bad("interval in a set without the flag")

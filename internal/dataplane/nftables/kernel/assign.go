@@ -102,6 +102,7 @@ func (a *assigner) assign(c *change, name model.ServiceName, p *nftables.Service
 	w.fillPools()
 	left = w.pointAll()
 	w.cleanPools()
+	w.guardPools(left)
 	w.holdAddrs()
 	w.done = append(w.done, func() { w.ledger.close(w.h) })
 	return left, nil
@@ -214,7 +215,9 @@ func (w *wanted) pointAll() (left bool) {
 		if i, ok := w.keys[k]; ok {
 			f := &w.plan.Frontends[i]
 			p := &w.plan.Pools[f.Pool]
-			w.pointKey(k, target{w.h.pools[p.Key], classOf(p.Class), w.label(p.Key)}, true)
+			c := classOf(p.Class)
+			c.guarded = len(f.Sources) > 0
+			w.pointKey(k, target{w.h.pools[p.Key], c, w.label(p.Key)}, true)
 			w.masquerade(k, f.Masquerade)
 			continue
 		}
@@ -224,7 +227,9 @@ func (w *wanted) pointAll() (left bool) {
 		left = true
 		now, exists := w.state.svc[k]
 		if i, ok := w.pools[now.pool]; ok && exists {
+			guarded := now.class.guarded
 			now.class = classOf(w.plan.Pools[i].Class)
+			now.class.guarded = guarded
 			w.pointKey(k, now, w.ledger.keys[k] == w.h)
 		}
 	}
@@ -236,7 +241,32 @@ func (w *wanted) pointKey(k nftables.Key, to target, holder bool) {
 		return
 	}
 	w.change.point[k] = pointing{to: to, holder: holder}
-	w.classes[to.class] = true
+	w.classes[to.class], w.classes[to.class.base()] = true, true
+}
+
+// guardPools lets the clients in range in. While frontends that are gone still work, nobody is shut out.
+func (w *wanted) guardPools(left bool) {
+	want := map[uint32]map[netip.Prefix]bool{}
+	for _, i := range w.keys {
+		f := &w.plan.Frontends[i]
+		id := w.h.pools[w.plan.Pools[f.Pool].Key]
+		for _, p := range f.Sources {
+			if want[id] == nil {
+				want[id] = map[netip.Prefix]bool{}
+			}
+			want[id][p] = true
+			if !w.state.allow[id][p] {
+				w.add(prepare, Element{Set: setAllow, Pool: id, Prefix: p})
+			}
+		}
+	}
+	for _, id := range w.h.pools {
+		for p := range w.state.allow[id] {
+			if !left && !want[id][p] {
+				w.del(clean, Element{Set: setAllow, Pool: id, Prefix: p})
+			}
+		}
+	}
 }
 
 func (w *wanted) masquerade(k nftables.Key, want bool) {

@@ -16,13 +16,33 @@ import (
 type class struct {
 	n       uint32 // endpoints, 0: none
 	seconds uint32 // of affinity, 0: none
+	guarded bool   // only for clients in the pool's ranges
 }
 
 // Classes without endpoints.
 var (
-	rejected = class{0, 0}
-	dropped  = class{0, 1}
+	rejected = class{}
+	dropped  = class{seconds: 1}
 )
+
+// guard is the bit of the second word that makes a class guarded.
+const guard = 1 << 31
+
+func (c class) words(b []byte) []byte {
+	second := c.seconds
+	if c.guarded {
+		second |= guard
+	}
+	return number(number(b, c.n), second)
+}
+
+func (r *reader) class() class {
+	n, second := r.number(), r.number()
+	return class{n, second &^ guard, second&guard != 0}
+}
+
+// base is the class that those clients meet who are let in.
+func (c class) base() class { return class{n: c.n, seconds: c.seconds} }
 
 // longestAffinity is the API's limit of sessionAffinityConfig.clientIP.timeoutSeconds.
 const longestAffinity = 86400 * time.Second
@@ -34,11 +54,13 @@ func classOf(c nftables.Class) class {
 	case model.Drop:
 		return dropped
 	}
-	return class{uint32(c.N), uint32(math.Ceil(min(c.Affinity, longestAffinity).Seconds()))}
+	return class{n: uint32(c.N), seconds: uint32(math.Ceil(min(c.Affinity, longestAffinity).Seconds()))}
 }
 
 func (c class) String() string {
 	switch {
+	case c.guarded:
+		return c.base().String() + ", of clients in range"
 	case c == rejected:
 		return "reject"
 	case c == dropped:
@@ -52,6 +74,8 @@ func (c class) String() string {
 // chain is the name of the class's chain.
 func (c class) chain() string {
 	switch {
+	case c.guarded:
+		return c.base().chain() + "-in-range"
 	case c == rejected:
 		return chainReject
 	case c == dropped:
@@ -72,7 +96,7 @@ func (r ruleset) addClass(b *nfnl.Batch, c class) {
 		}
 	}
 	b.AddElements(r.id, r.table, string(setClass), nfnl.Element{
-		Key:     number(number(nil, c.n), c.seconds),
+		Key:     c.words(nil),
 		Verdict: &nfnl.Verdict{Code: nfnl.Goto, Chain: c.chain()},
 	})
 }
@@ -83,6 +107,12 @@ func (r ruleset) classRules(c class) []nfnl.Rule {
 	chain := c.chain()
 	var out []nfnl.Rule
 	add := func(comment string, parts ...[]nfnl.Expr) { out = append(out, r.rule(chain, comment, parts...)) }
+	if c.guarded {
+		load, key, _ := r.client()
+		add("client in range", r.pool(), seq(load, nfnl.Lookup(string(setAllow), key)), decide(nfnl.Goto, c.base().chain()))
+		add("client not in range", decide(nfnl.Drop, ""))
+		return out
+	}
 	if c.seconds > 0 {
 		add("known client", r.pool(), r.knownClient(c))
 		add("new client", r.pool(), r.newClient(c))

@@ -15,7 +15,8 @@ import (
 type Element struct {
 	Set      SetName
 	Key      nftables.Key   // key of svc and masq; its Addr alone that of hairpin, vip and pass
-	Pool     uint32         // data of svc, key of slot
+	Pool     uint32         // data of svc, key of slot and allow
+	Prefix   netip.Prefix   // key of allow
 	Slot     uint32         // key of slot
 	Endpoint uint32         // data of slot, key of ep
 	Target   netip.AddrPort // data of ep
@@ -48,6 +49,8 @@ func (e Element) String() string {
 		return fmt.Sprintf("masq %s", e.Key)
 	case setClass:
 		return fmt.Sprintf("class %s", e.Class)
+	case setAllow:
+		return fmt.Sprintf("allow %s to pool %d", e.Prefix, e.Pool)
 	}
 	return fmt.Sprintf("%s %s", e.Set, e.Key.Addr)
 }
@@ -65,7 +68,12 @@ func (c *encoder) bytes(fill func(b []byte) []byte) []byte {
 }
 
 func (c *encoder) key(e Element) nfnl.Element {
-	return nfnl.Element{Key: c.bytes(func(b []byte) []byte { return c.appendKey(b, e) })}
+	n := nfnl.Element{Key: c.bytes(func(b []byte) []byte { return c.appendKey(b, e) })}
+	if e.Set == setAllow {
+		_, last := bounds(e.Prefix)
+		n.KeyEnd = c.bytes(func(b []byte) []byte { return c.addr(number(b, e.Pool), last) })
+	}
+	return n
 }
 
 func (c *encoder) whole(e Element) nfnl.Element {
@@ -87,7 +95,9 @@ func (c *encoder) appendKey(b []byte, e Element) []byte {
 	case setHairpin:
 		return c.addr(c.addr(b, e.Key.Addr), e.Key.Addr)
 	case setClass:
-		return number(number(b, e.Class.n), e.Class.seconds)
+		return e.Class.words(b)
+	case setAllow:
+		return c.addr(number(b, e.Pool), e.Prefix.Addr())
 	}
 	return c.addr(b, e.Key.Addr)
 }
@@ -95,7 +105,7 @@ func (c *encoder) appendKey(b []byte, e Element) []byte {
 func (c *encoder) appendData(b []byte, e Element) []byte {
 	switch e.Set {
 	case setSvc:
-		return number(number(number(number(b, 0), e.Pool), e.Class.n), e.Class.seconds)
+		return e.Class.words(number(number(b, 0), e.Pool))
 	case setSlot:
 		return number(number(b, 0), e.Endpoint)
 	case setEp:
@@ -116,8 +126,15 @@ func (f *family) decode(set SetName, n nfnl.Element) (Element, bool) {
 	case setEp:
 		e.Endpoint = k.number()
 	case setClass:
-		e.Class = class{k.number(), k.number()}
+		e.Class = k.class()
 		return e, !k.bad && n.Verdict != nil && n.Verdict.Chain == e.Class.chain()
+	case setAllow:
+		end := reader{f: f, b: n.KeyEnd}
+		e.Pool = k.number()
+		sameEnd := end.number() == e.Pool
+		var ok bool
+		e.Prefix, ok = prefixOf(k.addr(), end.addr())
+		k.bad = k.bad || end.bad || !ok || !sameEnd
 	case setHairpin:
 		e.Key.Addr = k.addr()
 		k.bad = k.bad || k.addr() != e.Key.Addr
@@ -127,7 +144,7 @@ func (f *family) decode(set SetName, n nfnl.Element) (Element, bool) {
 	switch set {
 	case setSvc:
 		d.number()
-		e.Pool, e.Class, e.Label = d.number(), class{d.number(), d.number()}, n.Comment
+		e.Pool, e.Class, e.Label = d.number(), d.class(), n.Comment
 	case setSlot:
 		d.number()
 		e.Endpoint = d.number()

@@ -17,6 +17,7 @@ var (
 	genPods     = []string{"10.244.1.2", "10.244.1.3", "10.244.1.4", "10.244.2.2", "10.244.2.3", "fd00:244:1::2", "fd00:244:2::2"}
 	genPorts    = []string{"http", "dns"}
 	genNames    = []string{"a", "b", "c", "d"}
+	genRanges   = [][]netip.Prefix{nil, {netip.MustParsePrefix("192.0.2.0/24")}, {netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.244.0.0/16")}}
 	genAffinity = []time.Duration{0, 0, time.Minute, time.Hour}
 )
 
@@ -70,10 +71,14 @@ func genService(t *rapid.T, name model.ServiceName, id int) *model.Service {
 				add(model.NodePort, map[bool]netip.Addr{false: netip.IPv4Unspecified(), true: netip.IPv6Unspecified()}[ip.Is6()], 30000+10*id+i)
 			}
 		}
+		if rapid.Bool().Draw(t, "load balancer") {
+			add(model.LoadBalancer, netip.MustParseAddr(fmt.Sprintf("172.30.0.%d", 200+id)), 80+i)
+		}
 		if rapid.Bool().Draw(t, "external") {
 			add(model.ExternalIP, netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", 100+id)), 80+i)
 		}
 	}
+	s.SourceRanges = rapid.SampledFrom(genRanges).Draw(t, "source ranges")
 	s.Slices = []*model.BackendSlice{genSlice(t)}
 	return s
 }

@@ -23,6 +23,7 @@ const (
 	setSlot    SetName = "slot"    // pool . number below endpoints          -> 0 . endpoint
 	setEp      SetName = "ep"      // endpoint                               -> address . port
 	setAff     SetName = "aff"     // pool . client address                  -> 0 . endpoint, filled by rules
+	setAllow   SetName = "allow"   // pool . client address (ranges) of clients in spec.loadBalancerSourceRanges
 	setMasq    SetName = "masq"    // scope . address . protocol . port of connections to masquerade
 	setHairpin SetName = "hairpin" // address . address of endpoints on this node
 	setVIP     SetName = "vip"     // ClusterIPs, refused at ports that are no frontend
@@ -67,6 +68,8 @@ func (f *family) sets(table string) []nfnl.Set {
 			DataType: nfnl.Concat(f.addrType, nfnl.TypePort), DataLen: f.addrLen + 4},
 		{Name: string(setAff), Flags: nfnl.Map | nfnl.Timeout | nfnl.Dynamic, KeyType: nfnl.Concat(mark, f.addrType),
 			KeyLen: f.addrLen + 4, DataType: pair, DataLen: 8, Size: affinitySize, DefaultTimeoutMS: 10800 * 1000},
+		{Name: string(setAllow), Flags: nfnl.Interval | nfnl.Concatenated, KeyType: nfnl.Concat(mark, f.addrType),
+			KeyLen: f.addrLen + 4, Fields: [4]uint32{4, f.addrLen}},
 		{Name: string(setMasq), KeyType: key, KeyLen: f.addrLen + 12},
 		{Name: string(setHairpin), KeyType: nfnl.Concat(f.addrType, f.addrType), KeyLen: 2 * f.addrLen},
 		{Name: string(setVIP), KeyType: f.addrType, KeyLen: f.addrLen},
@@ -112,13 +115,24 @@ func (r *reader) port() uint16     { return binary.BigEndian.Uint16(r.take(4)) }
 func (r *reader) protocol() uint8  { return r.take(4)[0] }
 func (r *reader) addr() netip.Addr { a, _ := netip.AddrFromSlice(r.take(int(r.f.addrLen))); return a }
 
-// interval gives the first address of a prefix and the first one after it, which does not exist at the end of all.
-func interval(p netip.Prefix) (first, after netip.Addr) {
+// bounds gives the first and the last address of a prefix.
+func bounds(p netip.Prefix) (first, last netip.Addr) {
 	first = p.Masked().Addr()
 	b := first.AsSlice()
 	for i := p.Bits(); i < first.BitLen(); i++ {
 		b[i/8] |= 0x80 >> (i % 8)
 	}
-	last, _ := netip.AddrFromSlice(b)
-	return first, last.Next()
+	last, _ = netip.AddrFromSlice(b)
+	return first, last
+}
+
+// prefixOf is the prefix with these bounds; ok is false if there is none.
+func prefixOf(first, last netip.Addr) (p netip.Prefix, ok bool) {
+	for bits := 0; bits <= first.BitLen(); bits++ {
+		p = netip.PrefixFrom(first, bits)
+		if f, l := bounds(p); f == first && l == last {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
 }

@@ -3,7 +3,9 @@
 package kernel
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"minato/internal/dataplane/nftables"
@@ -17,6 +19,7 @@ type Answer struct {
 	Affinity   time.Duration
 	Endpoints  []netip.AddrPort // in the order of their slots, each equally likely
 	Masquerade bool
+	Sources    []netip.Prefix // of the clients that are let in; empty: all
 	Pool       uint32
 }
 
@@ -42,7 +45,10 @@ func (t *table) lookup(k nftables.Key) (Answer, bool) {
 	if h := t.ledger.keys[k]; h != nil {
 		out.Service = h.name
 	}
-	switch to.class {
+	if to.class.guarded {
+		out.Sources = slices.SortedFunc(maps.Keys(t.state.allow[to.pool]), netip.Prefix.Compare)
+	}
+	switch to.class.base() {
 	case rejected:
 		out.Verdict, out.Affinity = model.Reject, 0
 		return out, true

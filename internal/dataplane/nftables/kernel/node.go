@@ -34,12 +34,12 @@ func (t *table) nodeElements(p nftables.NodePlan, cfg Config) map[SetName][]nfnl
 // intervals turns prefixes of the family into elements: the first address, and the first one after. Neighbours are
 // joined, because the kernel refuses an address twice.
 func (t *table) intervals(in []netip.Prefix, data []byte) (out []nfnl.Element) {
-	type span struct{ first, after netip.Addr }
+	type span struct{ first, after netip.Addr } // after is invalid at the end of all addresses
 	var spans []span
 	for _, p := range in {
 		if p.Addr().Is6() == t.ipv6 {
-			first, after := interval(p)
-			spans = append(spans, span{first, after})
+			first, last := bounds(p)
+			spans = append(spans, span{first, last.Next()})
 		}
 	}
 	slices.SortFunc(spans, func(a, b span) int { return a.first.Compare(b.first) })

@@ -14,7 +14,7 @@ import (
 )
 
 // stateSets are the sets that a State mirrors.
-var stateSets = []SetName{setSvc, setClass, setSlot, setEp, setMasq, setHairpin, setVIP, setPass}
+var stateSets = []SetName{setSvc, setClass, setSlot, setEp, setAllow, setMasq, setHairpin, setVIP, setPass}
 
 // observe reads the table from the kernel, and makes it if there is none. The ledger starts anew: what is held has
 // to be claimed again.
@@ -54,7 +54,7 @@ func (t *table) read() error {
 		err := t.each(set, func() { es, foreign = es[:0], nil },
 			func(e Element) { es = append(es, e) },
 			func(n nfnl.Element) {
-				foreign = append(foreign, nfnl.Element{Key: bytes.Clone(n.Key), CatchAll: n.CatchAll})
+				foreign = append(foreign, nfnl.Element{Key: bytes.Clone(n.Key), KeyEnd: bytes.Clone(n.KeyEnd), CatchAll: n.CatchAll})
 			})
 		if err != nil {
 			return err
@@ -79,7 +79,7 @@ func (t *table) each(set SetName, restart func(), yield func(Element), foreign f
 	err := t.kernel.Elements(t.id, t.table, string(set), restart, func(n nfnl.Element) {
 		e, ok := t.decode(set, n)
 		enc = encoder{family: t.family, buf: enc.buf[:0]}
-		if ok && bytes.Equal(enc.appendKey(nil, e), n.Key) {
+		if ok && bytes.Equal(enc.key(e).Key, n.Key) {
 			yield(e)
 		} else {
 			foreign(n)

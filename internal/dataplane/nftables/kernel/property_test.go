@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -38,6 +39,9 @@ func frontends(s *model.Snapshot) map[nftables.Key]outcome {
 			for _, a := range addrs {
 				for _, scope := range []model.Scope{model.Inside, model.Outside} {
 					o := selected(svc, f, s.Node, scope)
+					if shutOut(svc, f, client(nftables.Key{Scope: scope, Addr: a}).Addr()) {
+						o = outcome{action: "drop", pool: o.to}
+					}
 					o.port = servicePort{svc.Name, f.PortName}
 					out[nftables.Key{Scope: scope, Addr: a, Protocol: f.Protocol, Port: f.Addr.Port()}] = o
 				}
@@ -45,6 +49,12 @@ func frontends(s *model.Snapshot) map[nftables.Key]outcome {
 		}
 	}
 	return out
+}
+
+// shutOut: the client is in none of the ranges of a load balancer address.
+func shutOut(svc *model.Service, f model.Frontend, client netip.Addr) bool {
+	return f.Kind == model.LoadBalancer && len(svc.SourceRanges) > 0 &&
+		!slices.ContainsFunc(svc.SourceRanges, func(p netip.Prefix) bool { return p.Contains(client) })
 }
 
 func selected(svc *model.Service, f model.Frontend, n *model.Node, scope model.Scope) outcome {
@@ -85,13 +95,13 @@ func (c *checker) committed() {
 	endpoints := map[servicePort][]netip.AddrPort{}
 	for _, world := range []map[nftables.Key]outcome{c.prev, c.next} {
 		for _, o := range world {
-			endpoints[o.port] = append(endpoints[o.port], o.to...)
+			endpoints[o.port] = append(endpoints[o.port], slices.Concat(o.to, o.pool)...)
 		}
 	}
 	for _, world := range []map[nftables.Key]outcome{c.prev, c.next} {
 		for key := range world {
 			got := send(c.k, key)
-			if got.action == "drop" && got.chain != "drop" && got.chain != "vip" {
+			if got.action == "drop" && got.chain != "drop" && got.chain != "vip" && !strings.HasSuffix(got.chain, "-in-range") {
 				c.t.Fatalf("commit %d: %s: look-up missed in chain %s\n%s", c.commits, key, got.chain, c.k.Dump())
 			}
 			allowed := slices.Concat(endpoints[c.prev[key].port], endpoints[c.next[key].port])
@@ -154,6 +164,9 @@ func checkReached(t *rapid.T, k *nfnltest.Kernel, a *kernel.Applier, s *model.Sn
 		}
 		answer, ok := a.Lookup(key)
 		slices.SortFunc(answer.Endpoints, netip.AddrPort.Compare)
+		if len(answer.Sources) > 0 && !slices.ContainsFunc(answer.Sources, func(p netip.Prefix) bool { return p.Contains(client(key).Addr()) }) {
+			answer.Endpoints = nil
+		}
 		if !ok || !slices.Equal(answer.Endpoints, want.to) {
 			t.Fatalf("%s: Lookup says %v %v, Select says %s", key, answer, ok, want)
 		}
@@ -168,7 +181,7 @@ func checkLikeFreshLoad(t *rapid.T, k *nfnltest.Kernel, s *model.Snapshot) {
 	fresh := nfnltest.New()
 	apply(t, open(t, fresh), s)
 	for _, f := range []nfnl.Family{nfnl.IPv4, nfnl.IPv6} {
-		for _, set := range []string{"scope", "node", "range", "svc", "slot", "ep", "masq", "hairpin", "vip", "pass"} {
+		for _, set := range []string{"scope", "node", "range", "svc", "slot", "ep", "allow", "masq", "hairpin", "vip", "pass"} {
 			if got, want := size(t, k, f, set), size(t, fresh, f, set); got != want {
 				t.Fatalf("%s %s has %d elements, a fresh load has %d\n%s\nfresh:\n%s", f, set, got, want, k.Dump(), fresh.Dump())
 			}

@@ -161,7 +161,7 @@ func (r ruleset) body(b *nfnl.Batch) {
 func (r ruleset) stamp() string {
 	b := nfnl.NewBatch()
 	r.body(b)
-	for _, c := range []class{{n: 1}, {n: 1, seconds: 1}} { // the shapes of class chains
+	for _, c := range []class{{n: 1}, {n: 1, seconds: 1}, {n: 1, guarded: true}} { // the shapes of class chains
 		r.addClass(b, c)
 	}
 	h := fnv.New64a()

@@ -14,7 +14,8 @@ import (
 type State struct {
 	svc     map[nftables.Key]target
 	masq    map[nftables.Key]bool
-	slots   map[uint32][]uint32 // pool -> endpoint of each slot, 0 where there is none
+	allow   map[uint32]map[netip.Prefix]bool // by pool
+	slots   map[uint32][]uint32              // pool -> endpoint of each slot, 0 where there is none
 	eps     map[uint32]netip.AddrPort
 	addrs   map[SetName]map[netip.Addr]bool // hairpin, vip, pass
 	classes map[class]bool
@@ -37,6 +38,7 @@ func newState() *State {
 	s := &State{
 		svc:     map[nftables.Key]target{},
 		masq:    map[nftables.Key]bool{},
+		allow:   map[uint32]map[netip.Prefix]bool{},
 		slots:   map[uint32][]uint32{},
 		eps:     map[uint32]netip.AddrPort{},
 		addrs:   map[SetName]map[netip.Addr]bool{},
@@ -56,6 +58,13 @@ func (s *State) apply(e Element, del bool) {
 		s.lastPool = max(s.lastPool, e.Pool)
 	case setMasq:
 		put(s.masq, e.Key, true, del)
+	case setAllow:
+		if s.allow[e.Pool] == nil {
+			s.allow[e.Pool] = map[netip.Prefix]bool{}
+		}
+		put(s.allow[e.Pool], e.Prefix, true, del)
+		put(s.allow, e.Pool, s.allow[e.Pool], len(s.allow[e.Pool]) == 0)
+		s.lastPool = max(s.lastPool, e.Pool)
 	case setSlot:
 		s.setSlot(e, del)
 	case setEp:
@@ -111,6 +120,14 @@ func (s *State) elements(set SetName) iter.Seq[Element] {
 			for k := range s.masq {
 				if !yield(Element{Set: set, Key: k}) {
 					return
+				}
+			}
+		case setAllow:
+			for pool, prefixes := range s.allow {
+				for p := range prefixes {
+					if !yield(Element{Set: set, Pool: pool, Prefix: p}) {
+						return
+					}
 				}
 			}
 		case setSlot:

@@ -24,7 +24,7 @@ func (a *assigner) sweep(c *change) {
 	used := map[class]bool{rejected: true, dropped: true}
 	for k, t := range a.state.svc {
 		if a.ledger.keys[k] != nil {
-			used[t.class] = true
+			used[t.class], used[t.class.base()] = true, true
 		}
 	}
 	for cl := range a.state.classes {
@@ -44,6 +44,13 @@ func (a *assigner) sweepPools(c *change) {
 				needed[ep] = true
 			case ep != 0:
 				c.del(clean, Element{Set: setSlot, Pool: id, Slot: uint32(i)})
+			}
+		}
+	}
+	for id, prefixes := range a.state.allow {
+		for p := range prefixes {
+			if a.ledger.pools[id] == nil {
+				c.del(clean, Element{Set: setAllow, Pool: id, Prefix: p})
 			}
 		}
 	}

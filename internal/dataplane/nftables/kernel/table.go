@@ -41,9 +41,7 @@ func (t *table) commit(c *change) error {
 	for step := range c.steps {
 		b := nfnl.NewBatch()
 		if step == prepare {
-			for cl := range c.classes {
-				t.addClass(b, cl)
-			}
+			t.addClasses(b, c.classes)
 		}
 		t.encodeStep(b, &c.steps[step])
 		if b.Len() == 0 {
@@ -81,9 +79,7 @@ func (t *table) replaceTable(c *change) error {
 	b.DeleteTable(t.id, t.table)
 	t.install(b)
 	t.encodeNode(b, nodeSets...)
-	for cl := range c.classes {
-		t.addClass(b, cl)
-	}
+	t.addClasses(b, c.classes)
 	for step := range c.steps {
 		t.encodeStep(b, &c.steps[step])
 	}
@@ -120,10 +116,27 @@ func (t *table) encodeStep(b *nfnl.Batch, o *operations) {
 	for _, set := range stateSets {
 		b.AddElements(t.id, t.table, string(set), gather(o.add, set, t.enc.whole)...)
 	}
-	for _, e := range o.del {
-		if e.Set == setClass {
-			b.FlushChain(t.id, t.table, e.Class.chain())
-			b.DeleteChain(t.id, t.table, e.Class.chain())
+	t.deleteChains(b, o.del)
+}
+
+// addClasses makes class chains, those first to which others lead.
+func (t *table) addClasses(b *nfnl.Batch, classes map[class]bool) {
+	for _, guarded := range []bool{false, true} {
+		for c := range classes {
+			if c.guarded == guarded {
+				t.addClass(b, c)
+			}
+		}
+	}
+}
+
+// deleteChains deletes the chains of classes that are deleted. All are emptied first: one may lead to another.
+func (t *table) deleteChains(b *nfnl.Batch, del []Element) {
+	for _, remove := range []func(f nfnl.Family, table, chain string){b.FlushChain, b.DeleteChain} {
+		for _, e := range del {
+			if e.Set == setClass {
+				remove(t.id, t.table, e.Class.chain())
+			}
 		}
 	}
 }

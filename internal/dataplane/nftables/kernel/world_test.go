@@ -135,7 +135,8 @@ type outcome struct {
 	chain      string           // in which it ended
 	to         []netip.AddrPort // sorted
 	masquerade bool
-	port       servicePort // whose it is
+	port       servicePort      // whose it is
+	pool       []netip.AddrPort // endpoints from which this client is shut out
 }
 
 type servicePort struct {
