@@ -1,0 +1,187 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"minato/internal/ingress"
+)
+
+// exchange is one request on its way. It belongs to the goroutine that serves it.
+type exchange struct {
+	endpoint *endpoint // that has the request now
+	status   int       // sent to the client; 0: none, because it went away
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(r *http.Request) *exchange {
+	x, _ := r.Context().Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// use counts the request at the endpoint, and no longer at the one before.
+func (x *exchange) use(e *endpoint) {
+	if x.endpoint != nil {
+		x.endpoint.inFlight.Add(-1)
+	}
+	if x.endpoint = e; e != nil {
+		e.inFlight.Add(1)
+	}
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{}
+	start := time.Now()
+	s.active.Add(1)
+	defer func() {
+		var backend string
+		if x.endpoint != nil {
+			backend = x.endpoint.addr.String()
+			x.use(nil)
+		}
+		s.active.Add(-1)
+		s.answered(x.status)
+		if s.cfg.AccessLog != nil {
+			s.cfg.AccessLog.Info("request", "client", r.RemoteAddr, "method", r.Method, "host", r.Host, "uri", r.RequestURI,
+				"protocol", r.Proto, "status", x.status, "duration", time.Since(start), "backend", backend)
+		}
+	}()
+	s.answer(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)), x)
+}
+
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, x *exchange) {
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		refuse(w, x, http.StatusMethodNotAllowed, "This method is not served.")
+		return
+	}
+	escaped := r.URL.EscapedPath()
+	if escaped == "" {
+		escaped = "/"
+	}
+	path, err := ingress.ParsePath(escaped)
+	if err != nil {
+		refuse(w, x, http.StatusBadRequest, "The path is ambiguous: escaped slashes, backslashes and steps above the root are not served.")
+		return
+	}
+	t, host := s.table.Load(), ingress.Hostname(r.Host)
+	route := t.plan.Lookup(host, path.Decoded)
+	if route == nil {
+		refuse(w, x, http.StatusNotFound, "No Ingress has a rule for this host and path.")
+		return
+	}
+	if r.TLS == nil && t.plan.Redirects(route, host) {
+		s.redirect(w, r, x)
+		return
+	}
+	if route.MaxBody > 0 && r.ContentLength > route.MaxBody {
+		refuse(w, x, http.StatusRequestEntityTooLarge, "The request is larger than its Ingress allows.")
+		return
+	}
+	r.URL.Path, r.URL.RawPath = path.Decoded, path.Escaped
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = newRequestBody(w, r, route.MaxBody, s.cfg.Timeouts.Client)
+	}
+	t.pools[route.Pool].proxy.ServeHTTP(w, r)
+}
+
+func (s *Server) redirect(w http.ResponseWriter, r *http.Request, x *exchange) {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if s.cfg.Ports.HTTPS != 443 {
+		host = net.JoinHostPort(host, strconv.Itoa(int(s.cfg.Ports.HTTPS)))
+	}
+	w.Header().Set("Location", "https://"+host+r.URL.RequestURI())
+	x.status = http.StatusPermanentRedirect
+	w.WriteHeader(x.status)
+}
+
+// refuse answers in the proxy's own name.
+func refuse(w http.ResponseWriter, x *exchange, status int, text string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	x.status = status
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "%d %s\n%s\n", status, http.StatusText(status), text) // a client that went away needs no answer
+}
+
+// failed answers when there is no response of a backend. It is the ErrorHandler of every pool.
+func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeOf(r)
+	var tooLarge *http.MaxBytesError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &tooLarge):
+		refuse(w, x, http.StatusRequestEntityTooLarge, "The request is larger than its Ingress allows.")
+	case errors.Is(err, errClientSilent):
+		refuse(w, x, http.StatusRequestTimeout, "The request did not come to its end.")
+	case r.Context().Err() != nil: // nobody is there to read an answer
+		x.status = 0
+		panic(http.ErrAbortHandler)
+	case errors.Is(err, errNoBackend):
+		refuse(w, x, http.StatusServiceUnavailable, "The Service behind this address has no backend that is ready.")
+	case errors.As(err, &timeout) && timeout.Timeout():
+		refuse(w, x, http.StatusGatewayTimeout, "The backend did not answer in time.")
+	default:
+		refuse(w, x, http.StatusBadGateway, "The backend could not be reached, or its answer was not HTTP.")
+	}
+	s.cfg.Log.Debug("ingress: request failed", "host", r.Host, "path", r.URL.Path, "status", x.status, "error", err)
+}
+
+// errClientSilent says that the client has stopped in the middle of a body.
+var errClientSilent = errors.New("the client sent nothing for too long")
+
+// requestBody is a client's body, with a bound on silence and, where the Ingress has one, on size.
+type requestBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	limit   time.Duration
+	reading atomic.Bool
+}
+
+func newRequestBody(w http.ResponseWriter, r *http.Request, maxBytes int64, limit time.Duration) *requestBody {
+	b := &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), limit: limit}
+	if maxBytes > 0 {
+		b.ReadCloser = http.MaxBytesReader(w, r.Body, maxBytes)
+	}
+	if r.ProtoMajor == 1 {
+		// Without it the server would read the rest of the body before it lets a response begin.
+		_ = b.control.EnableFullDuplex() // an error says that the protocol is so anyway
+	}
+	return b
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	_ = b.control.SetReadDeadline(time.Now().Add(b.limit)) // an error shows in Read
+	b.reading.Store(true)
+	n, err := b.ReadCloser.Read(p)
+	b.reading.Store(false)
+	switch timeout := net.Error(nil); {
+	case err == nil:
+	case errors.As(err, &timeout) && timeout.Timeout():
+		err = errClientSilent
+	default: // the end: the server goes on reading this connection by its own times
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// Close ends a Read that waits for a client whose request was answered already. It does not close the body, which is
+// the server's and may be needed for another backend.
+func (b *requestBody) Close() error {
+	if b.reading.Load() {
+		return b.control.SetReadDeadline(time.Now())
+	}
+	return nil
+}
