@@ -87,10 +87,6 @@ func (k *Kubelet) worker(ctx context.Context, id identity) *worker {
 	w := newWorker(k, id)
 	k.workers[id.uid] = w
 	k.working.Go(func() {
-		select { // the pod comes by update, which wakes it
-		case <-w.wake:
-		case <-ctx.Done():
-		}
 		w.run(ctx)
 		k.mu.Lock()
 		delete(k.workers, id.uid)

@@ -99,7 +99,7 @@ func (w *worker) deleteObject(ctx context.Context) error {
 	w.mu.Lock()
 	gone := w.gone
 	w.mu.Unlock()
-	if gone {
+	if gone || w.pod.DeletionTimestamp == nil { // only who asked for it loses an object
 		return nil
 	}
 	if err := w.k.statuses.flush(ctx, w.id.uid); err != nil {

@@ -20,7 +20,7 @@ const (
 	backOffBase   = 10 * time.Second // of restarts and of pulls
 	backOffLimit  = 300 * time.Second
 	retryFirst    = 500 * time.Millisecond // after an error of the runtime, the API or a volume
-	retryLimit    = 2 * time.Minute
+	retryLimit    = 10 * time.Second
 	volumesPeriod = 30 * time.Second // how often volumes from the API are brought up to date
 )
 
@@ -71,14 +71,15 @@ func (w *worker) poke() {
 	}
 }
 
-// latest takes the newest specification and reports whether the pod is to end.
-func (w *worker) latest() (ending bool) {
+// latest takes the newest specification and reports whether the pod is to end. Until the API has said anything of the
+// pod nothing is known, and nothing may be done.
+func (w *worker) latest() (known, ending bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.newest != nil {
 		w.pod = w.newest
 	}
-	return w.gone || w.pod == nil || w.pod.DeletionTimestamp != nil
+	return w.pod != nil || w.gone, w.gone || w.pod != nil && w.pod.DeletionTimestamp != nil
 }
 
 // run works until the pod is gone or ctx ends.
@@ -86,11 +87,12 @@ func (w *worker) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		var next time.Duration
 		var err error
-		if w.latest() {
+		switch known, ending := w.latest(); {
+		case ending:
 			if err = w.terminate(ctx); err == nil {
 				return
 			}
-		} else {
+		case known:
 			next, err = w.syncCut(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
