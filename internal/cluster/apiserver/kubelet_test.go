@@ -128,9 +128,8 @@ func TestProxiesReachPods(t *testing.T) {
 	svc.Spec.Selector = nil
 	create(t, client, svc)
 	pod := &corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "p"} // upstream proxies to pods only
-	endpoints := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Subsets: []corev1.EndpointSubset{{
-		Addresses: []corev1.EndpointAddress{{IP: podAddr, TargetRef: pod}}, Ports: []corev1.EndpointPort{{Port: 80}},
-	}}}
+	//lint:ignore SA1019 upstream's services/proxy reads Endpoints
+	endpoints := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Subsets: []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: podAddr, TargetRef: pod}}, Ports: []corev1.EndpointPort{{Port: 80}}}}}
 	if _, err := client.CoreV1().Endpoints("default").Create(t.Context(), endpoints, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}

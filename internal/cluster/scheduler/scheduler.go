@@ -38,13 +38,15 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("making the scheduler's client: %w", err)
 	}
-	broadcaster := events.NewEventBroadcasterAdapterWithContext(ctx, client)
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 	defer broadcaster.Shutdown()
-	broadcaster.StartRecordingToSink(ctx.Done())
+	if err := broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
+		return fmt.Errorf("recording the scheduler's Events: %w", err)
+	}
 
 	inf := unfinished{cfg.Informers, scheduler.NewInformerFactory(client, 0)}
 	dynInf := dynamicinformer.NewDynamicSharedInformerFactory(dyn, 0)
-	s, err := scheduler.New(ctx, client, inf, dynInf, recorders(broadcaster), scheduler.WithKubeConfig(api))
+	s, err := scheduler.New(ctx, client, inf, dynInf, profile.NewRecorderFactory(broadcaster), scheduler.WithKubeConfig(api))
 	if err != nil {
 		return fmt.Errorf("making the scheduler: %w", err)
 	}
@@ -66,9 +68,4 @@ func Run(ctx context.Context, cfg Config) error {
 	inf.pods.Shutdown()
 	dynInf.Shutdown()
 	return nil
-}
-
-// recorders gives each profile a recorder of Events.
-func recorders(b events.EventBroadcasterAdapter) profile.RecorderFactory {
-	return func(name string) events.EventRecorderLogger { return b.NewRecorder(name) }
 }
