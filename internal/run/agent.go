@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 
+	"minato/internal/announce/arp"
 	"minato/internal/apply"
 	"minato/internal/cluster/kubelet"
 	"minato/internal/dataplane/nftables/kernel"
@@ -71,9 +72,11 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 		return err
 	}
 	u.goRun("DNS of "+a.node.Name, a.dns.Run)
+	speaker := arp.New(arp.Config{Node: a.node.Name, Netns: a.netns, Addr: a.node.Addrs[0], Log: log})
+	u.goRun("announcements of "+a.node.Name, speaker.Run)
 	loop := apply.New(apply.Config{
 		Source: u.builder, Node: a.node, Board: u.board, Log: log,
-		Programmers: []apply.Programmer{a.dataplane}, Publishers: []apply.Publisher{named{a.table}},
+		Programmers: []apply.Programmer{a.dataplane}, Publishers: []apply.Publisher{named{a.table}, speaker},
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
 	return nil

@@ -106,10 +106,14 @@ func (u *instanceRun) show(_ context.Context, what string, q web.Query, w io.Wri
 		return writeFrontends(snapshot, w)
 	case "nftables":
 		return nftables.New(snapshot, except()).WriteText(w)
+	case "addresses":
+		return writeAddresses(snapshot, w)
+	case "announcements":
+		return writeAnnouncements(snapshot, w)
 	case "dns":
 		return a.table.WriteText(w)
 	}
-	return fmt.Errorf("show one of services, frontends, nftables, dns: there is no %q: %w", what, web.ErrNotFound)
+	return fmt.Errorf("show one of services, frontends, addresses, announcements, nftables, dns: there is no %q: %w", what, web.ErrNotFound)
 }
 
 // writeFrontends lists every address at which the node answers, and how many backends it has.

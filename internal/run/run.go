@@ -31,6 +31,7 @@ import (
 	"minato/internal/source"
 	"minato/internal/source/kube"
 	"minato/internal/status"
+	"minato/internal/statuswriter"
 	"minato/internal/web"
 )
 
@@ -298,7 +299,10 @@ func (u *instanceRun) startCluster() error {
 	if err != nil {
 		return err
 	}
+	u.builder.Update(func(b *source.Batch) { b.SetLoadBalancerDefaults(loadBalancerDefaults(u.cfg)) })
 	u.goRun("source", func(ctx context.Context) error { return kube.Run(ctx, client, u.builder) })
+	addresses := statuswriter.New(statuswriter.Config{Client: client, Source: u.builder, Board: u.board, Log: u.opt.Log})
+	u.goRun("load balancer addresses", addresses.Run)
 	for i := range u.cfg.Nodes {
 		a, err := u.newAgent(i)
 		if err != nil {
@@ -349,10 +353,14 @@ func (u *instanceRun) nodesReady() bool {
 	return true
 }
 
-// converged reports whether every component of every node has applied something without an error.
+// converged reports whether every component of every node has applied something without an error. What belongs to no
+// node, such as addresses that cannot be given, holds up nobody.
 func (u *instanceRun) converged(entries []status.Entry) bool {
 	seen := map[string]bool{}
 	for _, e := range entries {
+		if e.Node == "" {
+			continue
+		}
 		if e.Applied == 0 || e.Error != "" {
 			return false
 		}

@@ -1,0 +1,255 @@
+// Package announce plans which node makes which load balancer address known on its network, and says of every other
+// node why it does not.
+//
+// An address has one announcer at a time, since all its traffic goes to whoever answers for it. It is chosen by
+// rendezvous hashing over the nodes that can serve it, so that a node which goes moves only its own addresses, and no
+// node has to agree with another. The hash is MetalLB's (its speaker/layer2_controller.go): a cluster that moves from
+// there keeps its announcers. A node counts as alive while its Node object is Ready; heartbeats of agents
+// (Snapshot.Peers) will be quicker.
+//
+// It sends and answers nothing: package arp below it does. It gives no addresses: package ipam does.
+package announce
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"minato/internal/model"
+)
+
+// Reason says why a node does not announce an address, or why nobody does.
+type Reason uint8
+
+// The reasons, from those of the address to those of the node.
+const (
+	NoPool      Reason = iota + 1 // no pool in force has the address
+	OtherWay                      // its pool is announced by BGP
+	NoNDP                         // IPv6
+	Unserved                      // no Service in force has a frontend there
+	NoEndpoint                    // of its Services none has a ready endpoint
+	Excluded                      // label of the node
+	NodeUnready                   // the node is not Ready
+	NoLocal                       // externalTrafficPolicy is Local, and no ready endpoint is on the node
+	NotChosen                     // another node announces it
+)
+
+func (r Reason) String() string {
+	switch r {
+	case NoPool:
+		return "no pool has it"
+	case OtherWay:
+		return "its pool has protocol bgp, which is not served yet"
+	case NoNDP:
+		return "IPv6 addresses are not announced yet"
+	case Unserved:
+		return "no node answers there: another Service has its ports, or another proxy serves its Service"
+	case NoEndpoint:
+		return "no endpoint is ready"
+	case Excluded:
+		return "label node.kubernetes.io/exclude-from-external-load-balancers"
+	case NodeUnready:
+		return "node not Ready"
+	case NoLocal:
+		return "externalTrafficPolicy is Local, and no endpoint here is ready"
+	case NotChosen:
+		return "another node is chosen"
+	}
+	return "announced"
+}
+
+// LeftOut is a node that does not announce an address.
+type LeftOut struct {
+	Node   string
+	Reason Reason
+}
+
+// Announcement is what happens to one address.
+type Announcement struct {
+	Addr     netip.Addr
+	Services []model.ServiceName // that have it, sorted
+	Pool     string
+	Node     string // who announces it; empty: nobody
+	Why      Reason // why nobody does; 0 when it is announced, or when LeftOut says it
+	LeftOut  []LeftOut
+}
+
+// Plan is the announcements of all addresses. It is immutable.
+type Plan struct {
+	of  *model.Snapshot // as nobody's view: the plan is the same for all nodes
+	all map[netip.Addr]*Announcement
+}
+
+// New plans a snapshot.
+func New(s *model.Snapshot) *Plan { return (&Plan{}).Next(s) }
+
+// Next is New(s), computed from p in time proportional to what differs.
+func (p *Plan) Next(s *model.Snapshot) *Plan {
+	s = s.On(nil)
+	changes := model.Diff(p.of, s)
+	everything := p.of == nil || changes.LoadBalancing || changes.Nodes
+	touched := map[netip.Addr]bool{}
+	for _, c := range changes.Services {
+		for _, svc := range []*model.Service{c.Old, c.New} {
+			for _, a := range addrsOf(svc) {
+				touched[a] = true
+			}
+		}
+	}
+	next := &Plan{of: s, all: p.all}
+	if !everything && len(touched) == 0 {
+		return next
+	}
+	users := index(s, func(a netip.Addr) bool { return everything || touched[a] })
+	if next.all = maps.Clone(p.all); everything || next.all == nil {
+		next.all = map[netip.Addr]*Announcement{}
+	}
+	for a := range touched {
+		delete(next.all, a)
+	}
+	nodes := slices.Collect(s.Nodes())
+	for a, services := range users {
+		next.all[a] = plan(s.LoadBalancing, nodes, a, services)
+	}
+	return next
+}
+
+// addrsOf are the load balancer addresses of a Service that may be ours to announce.
+func addrsOf(s *model.Service) []netip.Addr {
+	if s == nil || s.Type != model.TypeLoadBalancer {
+		return nil
+	}
+	return s.LoadBalancerAddrs
+}
+
+func index(s *model.Snapshot, wanted func(netip.Addr) bool) map[netip.Addr][]*model.Service {
+	users := map[netip.Addr][]*model.Service{}
+	for svc := range s.Services() {
+		for _, a := range addrsOf(svc) {
+			if wanted(a) {
+				users[a] = append(users[a], svc)
+			}
+		}
+	}
+	return users
+}
+
+// Announcements are all of them, by address.
+func (p *Plan) Announcements() []*Announcement {
+	out := slices.Collect(maps.Values(p.all))
+	slices.SortFunc(out, func(a, b *Announcement) int { return a.Addr.Compare(b.Addr) })
+	return out
+}
+
+// Of is what happens to one address, nil when no Service has it.
+func (p *Plan) Of(a netip.Addr) *Announcement { return p.all[a] }
+
+// On are the announcements of one node, by address.
+func (p *Plan) On(node string) (all []*Announcement) {
+	for _, a := range p.Announcements() {
+		if a.Node == node {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// plan decides for one address.
+func plan(l *model.LoadBalancing, nodes []*model.Node, addr netip.Addr, services []*model.Service) *Announcement {
+	a := &Announcement{Addr: addr}
+	for _, s := range services {
+		a.Services = append(a.Services, s.Name)
+	}
+	pool := l.Pool(addr)
+	if pool != nil {
+		a.Pool = pool.Name
+	}
+	served, ready := state(addr, services)
+	switch {
+	case l != nil && l.Problem != "" && len(l.Pools) == 0:
+		// No configuration was ever good since the start: go on with what was given before.
+	case pool == nil:
+		a.Why = NoPool
+	case pool.Protocol != model.Layer2:
+		a.Why = OtherWay
+	}
+	switch {
+	case a.Why != 0:
+	case addr.Is6():
+		a.Why = NoNDP
+	case !served:
+		a.Why = Unserved
+	case !ready:
+		a.Why = NoEndpoint
+	}
+	if a.Why == 0 {
+		a.choose(nodes, services)
+	}
+	return a
+}
+
+// frontends goes over the frontends at an address.
+func frontends(addr netip.Addr, services []*model.Service) func(yield func(*model.Service, model.Frontend) bool) {
+	return func(yield func(*model.Service, model.Frontend) bool) {
+		for _, s := range services {
+			for _, f := range s.Frontends {
+				if f.Kind == model.LoadBalancer && f.Addr.Addr() == addr && !yield(s, f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// state says whether anybody answers at an address, and whether any node would forward.
+func state(addr netip.Addr, services []*model.Service) (served, ready bool) {
+	for s, f := range frontends(addr, services) {
+		served = true
+		ready = ready || model.Select(s, f, nil, model.Outside).Verdict != model.Reject
+	}
+	return served, ready
+}
+
+// choose takes, of the nodes that would forward connections, the first by hash.
+func (a *Announcement) choose(nodes []*model.Node, services []*model.Service) {
+	allExcluded := !slices.ContainsFunc(nodes, func(n *model.Node) bool { return !n.NoLoadBalancers })
+	var fit []string
+	for _, n := range nodes {
+		switch {
+		case !n.Ready:
+			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, NodeUnready})
+		case n.NoLoadBalancers && !allExcluded: // where every node has the label, nobody would be left (a cluster of one)
+			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, Excluded})
+		case !forwards(a.Addr, services, n):
+			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, NoLocal})
+		default:
+			fit = append(fit, n.Name)
+		}
+	}
+	if len(fit) == 0 {
+		return
+	}
+	a.Node = slices.MinFunc(fit, func(x, y string) int { return bytes.Compare(weight(x, a.Addr), weight(y, a.Addr)) })
+	for _, n := range fit {
+		if n != a.Node {
+			a.LeftOut = append(a.LeftOut, LeftOut{n, NotChosen})
+		}
+	}
+}
+
+// forwards reports whether a node has a backend for connections from outside to some port of the address.
+func forwards(addr netip.Addr, services []*model.Service, n *model.Node) bool {
+	for s, f := range frontends(addr, services) {
+		if model.Select(s, f, n, model.Outside).Verdict == model.Forward {
+			return true
+		}
+	}
+	return false
+}
+
+func weight(node string, addr netip.Addr) []byte {
+	sum := sha256.Sum256([]byte(node + "#" + addr.String()))
+	return sum[:]
+}
