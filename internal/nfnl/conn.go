@@ -13,8 +13,11 @@ import (
 	"minato/internal/netns"
 )
 
-// sendBuffer holds a batch of some 20,000 elements several times over.
-const sendBuffer = 64 << 20
+// A batch has to fit into the send buffer whole: that of a table with 250,000 endpoints which replaces another does.
+const (
+	sendBuffer    = 64 << 20
+	receiveBuffer = 4 << 20
+)
 
 // Conn is a netlink socket in one network namespace, in which it stays. It is safe for concurrent use; calls
 // follow one another.
@@ -41,7 +44,7 @@ func (c *Conn) open() error {
 	}
 	for _, o := range []struct{ level, name, value int }{
 		{unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer},
-		{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4 << 20},
+		{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer},
 		{unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1},
 		{unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1},
 	} {

@@ -15,7 +15,25 @@ import (
 
 	"minato/internal/netns"
 	"minato/internal/nfnl"
+	"minato/internal/nfnl/nfnltest"
 )
+
+// nftables is what the kernel's and the one in memory have in common.
+type nftables interface {
+	Commit(*nfnl.Batch) error
+	Generation() (nfnl.Generation, error)
+	Tables(nfnl.Family) ([]nfnl.Table, error)
+	Chains(f nfnl.Family, table string) ([]nfnl.Chain, error)
+	Rules(f nfnl.Family, table, chain string) ([]nfnl.Rule, error)
+	Sets(f nfnl.Family, table string) ([]nfnl.Set, error)
+	Elements(f nfnl.Family, table, set string, restart func(), yield func(nfnl.Element)) error
+}
+
+// both runs a test in the kernel and in memory, which have to behave alike.
+func both(t *testing.T, test func(t *testing.T, c nftables)) {
+	t.Run("kernel", func(t *testing.T) { test(t, open(t)) })
+	t.Run("memory", func(t *testing.T) { test(t, nfnltest.New()) })
+}
 
 // open makes an empty namespace for the test and opens a connection in it.
 func open(t *testing.T) *nfnl.Conn {
@@ -43,21 +61,21 @@ func open(t *testing.T) *nfnl.Conn {
 const table = "t"
 
 // commit builds and commits a batch.
-func commit(t *testing.T, c *nfnl.Conn, build func(b *nfnl.Batch)) error {
+func commit(t *testing.T, c nftables, build func(b *nfnl.Batch)) error {
 	t.Helper()
 	b := nfnl.NewBatch()
 	build(b)
 	return c.Commit(b)
 }
 
-func mustCommit(t *testing.T, c *nfnl.Conn, build func(b *nfnl.Batch)) {
+func mustCommit(t *testing.T, c nftables, build func(b *nfnl.Batch)) {
 	t.Helper()
 	if err := commit(t, c, build); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func numbers(t *testing.T, c *nfnl.Conn) nfnl.Set {
+func numbers(t *testing.T, c nftables) nfnl.Set {
 	t.Helper()
 	s := nfnl.Set{Family: nfnl.IPv4, Table: table, Name: "numbers", Flags: nfnl.Map,
 		KeyType: nfnl.TypeMark, KeyLen: 4, DataType: nfnl.TypeMark, DataLen: 4}
@@ -68,7 +86,7 @@ func numbers(t *testing.T, c *nfnl.Conn) nfnl.Set {
 	return s
 }
 
-func dump(t *testing.T, c *nfnl.Conn, set string) map[string]string {
+func dump(t *testing.T, c nftables, set string) map[string]string {
 	t.Helper()
 	var got map[string]string
 	err := c.Elements(nfnl.IPv4, table, set, func() { got = map[string]string{} }, func(e nfnl.Element) {
@@ -81,153 +99,160 @@ func dump(t *testing.T, c *nfnl.Conn, set string) map[string]string {
 }
 
 func TestWhatIsCommittedIsInTheDump(t *testing.T) {
-	c := open(t)
-	set := numbers(t, c)
-	chain := nfnl.Chain{Family: nfnl.IPv4, Table: table, Name: "pre", Type: "nat", Hook: nfnl.Prerouting, Priority: nfnl.PriorityDNAT}
-	rule := nfnl.Rule{Family: nfnl.IPv4, Table: table, Chain: "pre", Comment: "a comment", Exprs: []nfnl.Expr{
-		nfnl.Meta(nfnl.MetaIIFName, nfnl.R(0)),
-		nfnl.Cmp(nfnl.Equal, nfnl.R(0), nfnl.InterfaceName("eth0")),
-		nfnl.Decide(nfnl.Verdict{Code: nfnl.Accept}),
-	}}
-	mustCommit(t, c, func(b *nfnl.Batch) { b.AddChain(chain); b.AddRule(rule) })
+	both(t, func(t *testing.T, c nftables) {
+		set := numbers(t, c)
+		chain := nfnl.Chain{Family: nfnl.IPv4, Table: table, Name: "pre", Type: "nat", Hook: nfnl.Prerouting, Priority: nfnl.PriorityDNAT}
+		rule := nfnl.Rule{Family: nfnl.IPv4, Table: table, Chain: "pre", Comment: "a comment", Exprs: []nfnl.Expr{
+			nfnl.Meta(nfnl.MetaIIFName, nfnl.R(0)),
+			nfnl.Cmp(nfnl.Equal, nfnl.R(0), nfnl.InterfaceName("eth0")),
+			nfnl.Decide(nfnl.Verdict{Code: nfnl.Accept}),
+		}}
+		mustCommit(t, c, func(b *nfnl.Batch) { b.AddChain(chain); b.AddRule(rule) })
 
-	tables, err := c.Tables(nfnl.IPv4)
-	if diff := cmp.Diff([]nfnl.Table{{Family: nfnl.IPv4, Name: table, Comment: "stamp 1"}}, tables); err != nil || diff != "" {
-		t.Errorf("tables: %v\n%s", err, diff)
-	}
-	chains, err := c.Chains(nfnl.IPv4, table)
-	if diff := cmp.Diff([]nfnl.Chain{chain}, chains); err != nil || diff != "" {
-		t.Errorf("chains: %v\n%s", err, diff)
-	}
-	sets, err := c.Sets(nfnl.IPv4, table)
-	if diff := cmp.Diff([]nfnl.Set{set}, sets); err != nil || diff != "" {
-		t.Errorf("sets: %v\n%s", err, diff)
-	}
-	rules, err := c.Rules(nfnl.IPv4, table, "pre")
-	if err != nil || len(rules) != 1 {
-		t.Fatalf("rules: %v %v", rules, err)
-	}
-	rule.Handle = rules[0].Handle
-	// the kernel writes registers and nesting in its own way, so steps are compared by name
-	names := cmp.Transformer("name", func(e nfnl.Expr) string { return e.Name })
-	if diff := cmp.Diff(rule, rules[0], names); diff != "" {
-		t.Errorf("rules:\n%s", diff)
-	}
+		tables, err := c.Tables(nfnl.IPv4)
+		if diff := cmp.Diff([]nfnl.Table{{Family: nfnl.IPv4, Name: table, Comment: "stamp 1"}}, tables); err != nil || diff != "" {
+			t.Errorf("tables: %v\n%s", err, diff)
+		}
+		chains, err := c.Chains(nfnl.IPv4, table)
+		if diff := cmp.Diff([]nfnl.Chain{chain}, chains); err != nil || diff != "" {
+			t.Errorf("chains: %v\n%s", err, diff)
+		}
+		sets, err := c.Sets(nfnl.IPv4, table)
+		if diff := cmp.Diff([]nfnl.Set{set}, sets); err != nil || diff != "" {
+			t.Errorf("sets: %v\n%s", err, diff)
+		}
+		rules, err := c.Rules(nfnl.IPv4, table, "pre")
+		if err != nil || len(rules) != 1 {
+			t.Fatalf("rules: %v %v", rules, err)
+		}
+		rule.Handle = rules[0].Handle
+		// the kernel writes registers and nesting in its own way, so steps are compared by name
+		names := cmp.Transformer("name", func(e nfnl.Expr) string { return e.Name })
+		if diff := cmp.Diff(rule, rules[0], names); diff != "" {
+			t.Errorf("rules:\n%s", diff)
+		}
+	})
 }
 
 func TestInsertedRuleComesFirstAndIsDeletedByHandle(t *testing.T) {
-	c := open(t)
-	numbers(t, c)
-	rule := func(comment string) nfnl.Rule {
-		return nfnl.Rule{Family: nfnl.IPv4, Table: table, Chain: "c", Comment: comment, Exprs: []nfnl.Expr{nfnl.Counter()}}
-	}
-	comments := func() (out []string) {
-		rules, err := c.Rules(nfnl.IPv4, table, "c")
-		if err != nil {
-			t.Fatal(err)
+	both(t, func(t *testing.T, c nftables) {
+		numbers(t, c)
+		rule := func(comment string) nfnl.Rule {
+			return nfnl.Rule{Family: nfnl.IPv4, Table: table, Chain: "c", Comment: comment, Exprs: []nfnl.Expr{nfnl.Counter()}}
 		}
-		for _, r := range rules {
-			out = append(out, r.Comment)
+		comments := func() (out []string) {
+			rules, err := c.Rules(nfnl.IPv4, table, "c")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range rules {
+				out = append(out, r.Comment)
+			}
+			return out
 		}
-		return out
-	}
-	mustCommit(t, c, func(b *nfnl.Batch) {
-		b.AddChain(nfnl.Chain{Family: nfnl.IPv4, Table: table, Name: "c"})
-		b.AddRule(rule("appended"))
-		b.InsertRule(rule("inserted"))
+		mustCommit(t, c, func(b *nfnl.Batch) {
+			b.AddChain(nfnl.Chain{Family: nfnl.IPv4, Table: table, Name: "c"})
+			b.AddRule(rule("appended"))
+			b.InsertRule(rule("inserted"))
+		})
+		if diff := cmp.Diff([]string{"inserted", "appended"}, comments()); diff != "" {
+			t.Fatal(diff)
+		}
+		rules, _ := c.Rules(nfnl.IPv4, table, "c")
+		mustCommit(t, c, func(b *nfnl.Batch) { b.DeleteRule(rules[0]) })
+		if diff := cmp.Diff([]string{"appended"}, comments()); diff != "" {
+			t.Fatal(diff)
+		}
 	})
-	if diff := cmp.Diff([]string{"inserted", "appended"}, comments()); diff != "" {
-		t.Fatal(diff)
-	}
-	rules, _ := c.Rules(nfnl.IPv4, table, "c")
-	mustCommit(t, c, func(b *nfnl.Batch) { b.DeleteRule(rules[0]) })
-	if diff := cmp.Diff([]string{"appended"}, comments()); diff != "" {
-		t.Fatal(diff)
-	}
 }
 
 func TestManyElementsAreSplitIntoMessages(t *testing.T) {
-	c := open(t)
-	numbers(t, c)
-	const n = 20000
-	b := nfnl.NewBatch()
-	es := make([]nfnl.Element, n)
-	for i := range es {
-		es[i] = nfnl.Element{Key: nfnl.Number(uint32(i)), Data: nfnl.Number(uint32(2 * i))}
-	}
-	b.AddElements(nfnl.IPv4, table, "numbers", es...)
-	if b.Len() < 2 {
-		t.Errorf("%d messages for %d elements", b.Len(), n)
-	}
-	if err := c.Commit(b); err != nil {
-		t.Fatal(err)
-	}
-	got := dump(t, c, "numbers")
-	if len(got) != n || got[fmt.Sprintf("%x", nfnl.Number(77))] != fmt.Sprintf("%x", nfnl.Number(154)) {
-		t.Errorf("%d elements, 77 is %s", len(got), got[fmt.Sprintf("%x", nfnl.Number(77))])
-	}
+	both(t, func(t *testing.T, c nftables) {
+		numbers(t, c)
+		const n = 20000
+		b := nfnl.NewBatch()
+		es := make([]nfnl.Element, n)
+		for i := range es {
+			es[i] = nfnl.Element{Key: nfnl.Number(uint32(i)), Data: nfnl.Number(uint32(2 * i))}
+		}
+		b.AddElements(nfnl.IPv4, table, "numbers", es...)
+		if b.Len() < 2 {
+			t.Errorf("%d messages for %d elements", b.Len(), n)
+		}
+		if err := c.Commit(b); err != nil {
+			t.Fatal(err)
+		}
+		got := dump(t, c, "numbers")
+		if len(got) != n || got[fmt.Sprintf("%x", nfnl.Number(77))] != fmt.Sprintf("%x", nfnl.Number(154)) {
+			t.Errorf("%d elements, 77 is %s", len(got), got[fmt.Sprintf("%x", nfnl.Number(77))])
+		}
+	})
 }
 
 func TestRefusalNamesTheMessageAndUndoesTheBatch(t *testing.T) {
-	c := open(t)
-	numbers(t, c)
-	err := commit(t, c, func(b *nfnl.Batch) {
-		b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(1)})
-		b.DeleteElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(99)})
-		b.AddElements(nfnl.IPv4, table, "nowhere", nfnl.Element{Key: nfnl.Number(1)})
+	both(t, func(t *testing.T, c nftables) {
+		numbers(t, c)
+		err := commit(t, c, func(b *nfnl.Batch) {
+			b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(1)})
+			b.DeleteElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(99)})
+			b.AddElements(nfnl.IPv4, table, "nowhere", nfnl.Element{Key: nfnl.Number(1)})
+		})
+		var refusal *nfnl.Error
+		if !errors.As(err, &refusal) || !errors.Is(err, unix.ENOENT) {
+			t.Fatalf("got %v", err)
+		}
+		if _, real := c.(*nfnl.Conn); real && (refusal.Index != 1 || refusal.Message != "delete elements of ip t numbers" || refusal.Others != 1) {
+			t.Errorf("got %+v", refusal)
+		}
+		if got := dump(t, c, "numbers"); len(got) != 0 {
+			t.Errorf("left in the set: %v", got)
+		}
 	})
-	var refusal *nfnl.Error
-	if !errors.As(err, &refusal) || !errors.Is(err, unix.ENOENT) {
-		t.Fatalf("got %v", err)
-	}
-	if refusal.Index != 1 || refusal.Message != "delete elements of ip t numbers" || refusal.Others != 1 {
-		t.Errorf("got %+v", refusal)
-	}
-	if got := dump(t, c, "numbers"); len(got) != 0 {
-		t.Errorf("left in the set: %v", got)
-	}
 }
 
 func TestElementWithOtherDataIsRefusedUnlessDeletedBefore(t *testing.T) {
-	c := open(t)
-	numbers(t, c)
-	put := func(v uint32) nfnl.Element { return nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(v)} }
-	mustCommit(t, c, func(b *nfnl.Batch) { b.AddElements(nfnl.IPv4, table, "numbers", put(1)) })
-	mustCommit(t, c, func(b *nfnl.Batch) { b.AddElements(nfnl.IPv4, table, "numbers", put(1)) })
-	if err := commit(t, c, func(b *nfnl.Batch) { b.AddElements(nfnl.IPv4, table, "numbers", put(2)) }); !errors.Is(err, unix.EEXIST) {
-		t.Errorf("got %v, want EEXIST", err)
-	}
-	mustCommit(t, c, func(b *nfnl.Batch) {
-		b.DeleteElements(nfnl.IPv4, table, "numbers", put(2))
-		b.AddElements(nfnl.IPv4, table, "numbers", put(2))
+	both(t, func(t *testing.T, c nftables) {
+		numbers(t, c)
+		put := func(v uint32) nfnl.Element { return nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(v)} }
+		mustCommit(t, c, func(b *nfnl.Batch) { b.AddElements(nfnl.IPv4, table, "numbers", put(1)) })
+		mustCommit(t, c, func(b *nfnl.Batch) { b.AddElements(nfnl.IPv4, table, "numbers", put(1)) })
+		if err := commit(t, c, func(b *nfnl.Batch) { b.AddElements(nfnl.IPv4, table, "numbers", put(2)) }); !errors.Is(err, unix.EEXIST) {
+			t.Errorf("got %v, want EEXIST", err)
+		}
+		mustCommit(t, c, func(b *nfnl.Batch) {
+			b.DeleteElements(nfnl.IPv4, table, "numbers", put(2))
+			b.AddElements(nfnl.IPv4, table, "numbers", put(2))
+		})
 	})
 }
 
 func TestElementKeepsItsComment(t *testing.T) {
-	c := open(t)
-	numbers(t, c)
-	mustCommit(t, c, func(b *nfnl.Batch) {
-		b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(1), Comment: "one"})
+	both(t, func(t *testing.T, c nftables) {
+		numbers(t, c)
+		mustCommit(t, c, func(b *nfnl.Batch) {
+			b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(1), Comment: "one"})
+		})
+		var got string
+		err := c.Elements(nfnl.IPv4, table, "numbers", func() {}, func(e nfnl.Element) { got = e.Comment })
+		if err != nil || got != "one" {
+			t.Errorf("got %q, %v", got, err)
+		}
 	})
-	var got string
-	err := c.Elements(nfnl.IPv4, table, "numbers", func() {}, func(e nfnl.Element) { got = e.Comment })
-	if err != nil || got != "one" {
-		t.Errorf("got %q, %v", got, err)
-	}
 }
 
 func TestMistakesWhileBuildingComeOutAtCommit(t *testing.T) {
-	c := open(t)
-	err := commit(t, c, func(b *nfnl.Batch) {
-		b.AddTable(nfnl.Table{Family: nfnl.IPv4, Name: ""})
-		b.AddTable(nfnl.Table{Family: nfnl.IPv4, Name: "fine"})
+	both(t, func(t *testing.T, c nftables) {
+		err := commit(t, c, func(b *nfnl.Batch) {
+			b.AddTable(nfnl.Table{Family: nfnl.IPv4, Name: ""})
+			b.AddTable(nfnl.Table{Family: nfnl.IPv4, Name: "fine"})
+		})
+		if err == nil || !strings.Contains(err.Error(), "bad name") {
+			t.Errorf("got %v", err)
+		}
+		if tables, _ := c.Tables(nfnl.IPv4); len(tables) != 0 {
+			t.Errorf("committed all the same: %v", tables)
+		}
 	})
-	if err == nil || !strings.Contains(err.Error(), "bad name") {
-		t.Errorf("got %v", err)
-	}
-	if tables, _ := c.Tables(nfnl.IPv4); len(tables) != 0 {
-		t.Errorf("committed all the same: %v", tables)
-	}
 }
 
 func TestRefusedCommitOfTheWholeBatchIsAnswered(t *testing.T) {
@@ -251,34 +276,36 @@ func TestRefusedCommitOfTheWholeBatchIsAnswered(t *testing.T) {
 }
 
 func TestGenerationGrowsByOneWithEachChange(t *testing.T) {
-	c := open(t)
-	numbers(t, c)
-	generation := func() uint32 {
-		t.Helper()
-		g, err := c.Generation()
-		if err != nil {
-			t.Fatal(err)
+	both(t, func(t *testing.T, c nftables) {
+		numbers(t, c)
+		generation := func() uint32 {
+			t.Helper()
+			g, err := c.Generation()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return g.ID
 		}
-		return g.ID
-	}
-	element := func(b *nfnl.Batch) {
-		b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(1)})
-	}
-	before := generation()
-	mustCommit(t, c, element)
-	if g := generation(); g != before+1 {
-		t.Errorf("after a change: %d, was %d", g, before)
-	}
-	mustCommit(t, c, element)
-	if g := generation(); g != before+1 {
-		t.Errorf("after a batch that changed nothing: %d, was %d", g, before+1)
-	}
+		element := func(b *nfnl.Batch) {
+			b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(1)})
+		}
+		before := generation()
+		mustCommit(t, c, element)
+		if g := generation(); g != before+1 {
+			t.Errorf("after a change: %d, was %d", g, before)
+		}
+		mustCommit(t, c, element)
+		if g := generation(); g != before+1 {
+			t.Errorf("after a batch that changed nothing: %d, was %d", g, before+1)
+		}
+	})
 }
 
 func TestDumpOfWhatIsNotThereIsNotFound(t *testing.T) {
-	c := open(t)
-	err := c.Elements(nfnl.IPv4, "none", "none", func() {}, func(nfnl.Element) {})
-	if !errors.Is(err, unix.ENOENT) {
-		t.Errorf("got %v", err)
-	}
+	both(t, func(t *testing.T, c nftables) {
+		err := c.Elements(nfnl.IPv4, "none", "none", func() {}, func(nfnl.Element) {})
+		if !errors.Is(err, unix.ENOENT) {
+			t.Errorf("got %v", err)
+		}
+	})
 }

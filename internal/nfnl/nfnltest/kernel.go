@@ -187,6 +187,19 @@ func (k *Kernel) Rules(f nfnl.Family, name, only string) ([]nfnl.Rule, error) {
 	return out, nil
 }
 
+// Sets lists the sets of a table.
+func (k *Kernel) Sets(f nfnl.Family, name string) ([]nfnl.Set, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var out []nfnl.Set
+	if t := k.tables[f][name]; t != nil {
+		for _, n := range slices.Sorted(maps.Keys(t.sets)) {
+			out = append(out, t.sets[n].Set)
+		}
+	}
+	return out, nil
+}
+
 // Elements lists the elements of a set, sorted by key.
 func (k *Kernel) Elements(f nfnl.Family, name, setName string, restart func(), yield func(nfnl.Element)) error {
 	k.mu.Lock()

@@ -54,13 +54,6 @@ func web(name string, id int, endpoints ...string) *model.Service {
 	return s
 }
 
-func pods(from, n int) (out []string) {
-	for i := range n {
-		out = append(out, fmt.Sprintf("10.244.%d.%d", 1+(from+i)/200, 1+(from+i)%200))
-	}
-	return out
-}
-
 // snapshot is a complete one of node1 with these Services.
 func snapshot(services ...*model.Service) *model.Snapshot {
 	return edited(model.Empty(), services...).On(theNode)
@@ -73,14 +66,6 @@ func edited(s *model.Snapshot, services ...*model.Service) *model.Snapshot {
 		e.SetComplete()
 		for _, svc := range services {
 			e.SetService(svc)
-		}
-	})
-}
-
-func without(s *model.Snapshot, names ...model.ServiceName) *model.Snapshot {
-	return s.With(func(e *model.Edit) {
-		for _, n := range names {
-			e.DeleteService(n)
 		}
 	})
 }
