@@ -245,7 +245,7 @@ func (p *Plan) Certificates() map[*model.Certificate]bool {
 // Problems says what the owner of an Ingress should change, empty when nothing.
 func (p *Plan) Problems(n model.IngressName) []string {
 	i := p.snapshot.Ingress(n)
-	if i == nil || !i.Served {
+	if i == nil {
 		return nil
 	}
 	all := slices.Clone(i.Warnings)

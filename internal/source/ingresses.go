@@ -141,6 +141,7 @@ func (w *ingresses) joined(i *model.Ingress) *model.Ingress {
 	out := *i
 	c := w.classes[i.Class]
 	if out.Served = c != nil && c.Served; !out.Served {
+		out.Warnings = unserved(i.Class, c)
 		return &out
 	}
 	out.TLS = slices.Clone(i.TLS)
@@ -162,6 +163,18 @@ func (w *ingresses) joined(i *model.Ingress) *model.Ingress {
 		}
 	}
 	return &out
+}
+
+// unserved warns where no controller can feel meant. What else is wrong with an Ingress of another class is for its
+// own controller to say.
+func unserved(class string, c *ClassObject) []string {
+	switch {
+	case class == "":
+		return []string{"set spec.ingressClassName (kubectl get ingressclass lists what there is): without a class nobody serves it"}
+	case c == nil:
+		return []string{fmt.Sprintf("set spec.ingressClassName to a class that exists (kubectl get ingressclass lists them): there is no %q", class)}
+	}
+	return nil
 }
 
 // SetIngress puts an Ingress in the place of the one of its name.
