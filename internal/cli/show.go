@@ -21,9 +21,9 @@ func statusCommand(o *options) *cobra.Command {
 func showCommand(o *options) *cobra.Command {
 	var node, output string
 	c := &cobra.Command{
-		Use:       "show services|frontends|addresses|announcements|nftables|dns [NAMESPACE/NAME]",
+		Use:       "show services|frontends|addresses|announcements|routes|nftables|dns [NAMESPACE/NAME]",
 		Short:     "Show what the Services come to on a node",
-		ValidArgs: []string{"services", "frontends", "addresses", "announcements", "nftables", "dns"},
+		ValidArgs: []string{"services", "frontends", "addresses", "announcements", "routes", "nftables", "dns"},
 		Args:      cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			q := url.Values{"node": {node}, "output": {output}}

@@ -141,5 +141,6 @@ func Delete(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove network namespace %s: %w", path, err)
 	}
+	_ = os.Remove(filepath.Dir(path)) // gone with the last namespace in it; iproute2 makes it again as Create does
 	return nil
 }

@@ -16,12 +16,18 @@ import (
 	"k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/plugin"
 	"k8s.io/kubectl/pkg/cmd/util"
+
+	"minato/internal/cluster/apiserver/kubeversion"
 )
 
 // Main runs kubectl with the arguments after its name and returns its exit code. Plugins named kubectl-* on the PATH
 // work as they do for kubectl.
 func Main(args []string) int {
 	os.Args = append([]string{"kubectl"}, args...)
+	if err := kubeversion.Set(); err != nil {
+		fmt.Fprintln(os.Stderr, "minato kubectl:", err)
+		return 1
+	}
 	logs.GlogSetter(cmd.GetLogVerbosity(os.Args)) //nolint:errcheck // as upstream's main does
 	code := 0
 	if err := cli.RunNoErrOutput(command(args)); err != nil {
