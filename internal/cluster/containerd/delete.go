@@ -75,7 +75,8 @@ func (c Config) stop(ctx context.Context) error {
 		errs = append(errs, os.RemoveAll(dir))
 	}
 	for _, dir := range sharedDirs {
-		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+		err := os.Remove(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) { // a mount point
 			errs = append(errs, err)
 		}
 	}

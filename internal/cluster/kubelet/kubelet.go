@@ -142,6 +142,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if k.cfg.Exits != nil {
 		parts.Go(func() { k.followExits(ctx) })
 	}
+	parts.Go(func() { k.rotateLogs(ctx) })
 	parts.Go(func() { k.runNode(ctx) })
 	parts.Go(func() { k.watchPods(ctx) })
 	parts.Wait()

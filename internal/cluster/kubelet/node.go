@@ -243,7 +243,7 @@ func (k *Kubelet) nodeInfo(ctx context.Context) v1.NodeSystemInfo {
 	info := v1.NodeSystemInfo{
 		MachineID: firstLine("/etc/machine-id"), SystemUUID: firstLine("/sys/class/dmi/id/product_uuid"), BootID: firstLine("/proc/sys/kernel/random/boot_id"),
 		KernelVersion: firstLine("/proc/sys/kernel/osrelease"), OSImage: osImage(),
-		KubeletVersion: v, KubeProxyVersion: "", OperatingSystem: goruntime.GOOS, Architecture: goruntime.GOARCH,
+		KubeletVersion: v, OperatingSystem: goruntime.GOOS, Architecture: goruntime.GOARCH,
 	}
 	if r, err := k.cfg.Runtime.Version(ctx, ""); err == nil {
 		info.ContainerRuntimeVersion = r.RuntimeName + "://" + r.RuntimeVersion

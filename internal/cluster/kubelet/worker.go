@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -42,6 +43,7 @@ type worker struct {
 	waiting  map[string]waiting
 	volumes  map[string]volumes.Volume
 	renew    time.Time // of volumes
+	shown    *v1.Pod   // whose labels and annotations the volumes show
 	retry    time.Duration
 }
 
@@ -281,7 +283,8 @@ func (w *worker) forgetStarted(runtime *kubecontainer.PodStatus) {
 // mountVolumes makes the volumes, and brings them up to date now and then. Once the pod has started an error of
 // the API leaves them as they are.
 func (w *worker) mountVolumes(ctx context.Context, runtime *kubecontainer.PodStatus) error {
-	if w.volumes != nil && time.Now().Before(w.renew) {
+	stale := w.shown == nil || !maps.Equal(w.shown.Labels, w.pod.Labels) || !maps.Equal(w.shown.Annotations, w.pod.Annotations)
+	if w.volumes != nil && !stale && time.Now().Before(w.renew) {
 		return nil
 	}
 	src, err := w.k.sources(ctx, w.pod, runtime.IPs)
@@ -299,6 +302,6 @@ func (w *worker) mountVolumes(ctx context.Context, runtime *kubecontainer.PodSta
 		w.renew = time.Now().Add(retryFirst)
 		return nil
 	}
-	w.volumes, w.renew = made, time.Now().Add(volumesPeriod)
+	w.volumes, w.renew, w.shown = made, time.Now().Add(volumesPeriod), w.pod
 	return nil
 }

@@ -335,3 +335,8 @@ func (r *Runtime) ContainerStatus(_ context.Context, id string, _ bool) (respons
 func (r *Runtime) ExecSync(context.Context, string, []string, time.Duration) (stdout, stderr []byte, err error) {
 	return nil, nil, r.call("ExecSync", func() error { return nil })
 }
+
+// ReopenContainerLog does nothing.
+func (r *Runtime) ReopenContainerLog(context.Context, string) error {
+	return r.call("ReopenContainerLog", func() error { return nil })
+}
