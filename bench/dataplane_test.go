@@ -4,6 +4,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -81,21 +82,27 @@ func BenchmarkDataplaneLoad(b *testing.B) {
 	s := full()
 	before := heap()
 	var took time.Duration
+	var inKernel int64
 	for b.Loop() {
 		b.StopTimer()
-		a := open(b, netnstest.Namespace(b, "bench"))
-		start := cpu()
+		a, err := kernel.Open(kernel.Config{Netns: netnstest.Namespace(b, "bench")})
+		if err != nil {
+			b.Fatal(err)
+		}
+		start, kernelBefore := cpu(), kernelMemory()
 		b.StartTimer()
 		program(b, a, s)
 		b.StopTimer()
 		took += cpu() - start
+		inKernel = max(inKernel, kernelMemory()-kernelBefore) // later ones use what is freed by earlier ones
 		b.ReportMetric(float64(rss())/(1<<20), "MB-RSS")
 		b.ReportMetric(float64(heap()-before)/(1<<20), "MB-heap")
-		if err := a.Remove(context.Background()); err != nil {
+		if err := errors.Join(a.Remove(context.Background()), a.Close()); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
 	}
+	b.ReportMetric(float64(inKernel)/(1<<20), "MB-kernel")
 	b.ReportMetric(took.Seconds()/float64(b.N), "CPU-s/op")
 }
 
@@ -176,11 +183,19 @@ func heap() int64 {
 }
 
 // rss is the memory of this process in bytes.
-func rss() int64 {
-	b, _ := os.ReadFile("/proc/self/status")
+func rss() int64 { return fromProc("/proc/self/status", "VmRSS:") }
+
+// kernelMemory is what the kernel of the whole machine has allocated, in bytes: other programs show in it.
+func kernelMemory() int64 {
+	return fromProc("/proc/meminfo", "Slab:") + fromProc("/proc/meminfo", "VmallocUsed:")
+}
+
+// fromProc reads a value in kB.
+func fromProc(file, name string) int64 {
+	b, _ := os.ReadFile(file)
 	for line := range strings.Lines(string(b)) {
 		var kb int64
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kb); err == nil {
+		if _, err := fmt.Sscanf(line, name+" %d kB", &kb); err == nil {
 			return kb << 10
 		}
 	}
