@@ -49,6 +49,11 @@ func (c *Client) Nodes(ctx context.Context) (nodes []Node, err error) {
 	return nodes, c.json(ctx, http.MethodGet, "/nodes", nil, &nodes)
 }
 
+// Service lists the URLs at which the host reaches a Service, one for each port; without an error there is one at least.
+func (c *Client) Service(ctx context.Context, namespace, name string) (urls []string, err error) {
+	return urls, c.json(ctx, http.MethodGet, "/services/"+url.PathEscape(namespace)+"/"+url.PathEscape(name), nil, &urls)
+}
+
 // Images lists the loaded images.
 func (c *Client) Images(ctx context.Context) (images []string, err error) {
 	return images, c.json(ctx, http.MethodGet, "/images", nil, &images)

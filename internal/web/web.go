@@ -1,5 +1,5 @@
-// Package web is the control socket of a running instance: HTTP over a unix socket, asked by the CLI and by the CNI
-// plugin. What it serves is handed over by run as functions, so it knows neither plans nor appliers.
+// Package web is the control socket of a running instance: HTTP over a unix socket, asked by the CLI. What it serves
+// is handed over by run as functions, so it knows neither plans nor appliers.
 //
 // It does not authenticate: the socket's file mode does. It changes nothing by itself.
 package web
@@ -44,9 +44,9 @@ type Backend struct {
 	Show    func(ctx context.Context, what string, q Query, w io.Writer) error
 	Diff    func(ctx context.Context, q Query, w io.Writer) (exit int, err error)
 	Explain func(ctx context.Context, dest string, q Query, w io.Writer) (exit int, err error)
+	Service func(ctx context.Context, namespace, name string) (urls []string, err error)
 	Images  func(ctx context.Context) ([]string, error)
 	Load    func(ctx context.Context, r io.Reader) ([]string, error)
-	CNI     http.Handler
 	Metrics http.Handler
 }
 
@@ -104,6 +104,10 @@ func (b Backend) routes() http.Handler {
 			return b.Explain(r.Context(), r.URL.Query().Get("dest"), query(r), out)
 		})
 	})
+	mux.HandleFunc("GET /services/{namespace}/{name}", func(w http.ResponseWriter, r *http.Request) {
+		urls, err := b.Service(r.Context(), r.PathValue("namespace"), r.PathValue("name"))
+		replyJSON(w, urls, err)
+	})
 	mux.HandleFunc("GET /images", func(w http.ResponseWriter, r *http.Request) {
 		images, err := b.Images(r.Context())
 		replyJSON(w, images, err)
@@ -112,9 +116,6 @@ func (b Backend) routes() http.Handler {
 		images, err := b.Load(r.Context(), r.Body)
 		replyJSON(w, images, err)
 	})
-	if b.CNI != nil {
-		mux.Handle("POST /cni", b.CNI)
-	}
 	if b.Metrics != nil {
 		mux.Handle("GET /metrics", b.Metrics)
 	}
