@@ -54,8 +54,6 @@ const (
 	MetaIIFName    MetaKey = unix.NFT_META_IIFNAME
 	MetaOIFName    MetaKey = unix.NFT_META_OIFNAME
 	MetaL4Proto    MetaKey = unix.NFT_META_L4PROTO
-	MetaNFProto    MetaKey = unix.NFT_META_NFPROTO
-	MetaMark       MetaKey = unix.NFT_META_MARK
 	InterfaceBytes         = unix.IFNAMSIZ
 )
 
@@ -194,20 +192,16 @@ func Dynset(set string, op DynsetOp, key, data Reg, timeoutMS uint64) Expr {
 // CtKey is a property of a packet's connection.
 type CtKey uint32
 
-// The properties in use. The last five are of the original direction and need CtOriginal.
+// The properties in use. CtProtoDst and the addresses need CtOriginal.
 const (
-	CtState        CtKey = unix.NFT_CT_STATE
-	CtStatus       CtKey = unix.NFT_CT_STATUS
-	CtProtocol     CtKey = unix.NFT_CT_PROTOCOL
-	CtProtoDst     CtKey = unix.NFT_CT_PROTO_DST
-	CtSrc4         CtKey = unix.NFT_CT_SRC_IP
-	CtDst4         CtKey = unix.NFT_CT_DST_IP
-	CtSrc6         CtKey = unix.NFT_CT_SRC_IP6
-	CtDst6         CtKey = unix.NFT_CT_DST_IP6
-	CtStatusDNAT         = 1 << 5 // IPS_DST_NAT
-	CtStateNew           = 1 << 3 // NF_CT_STATE_BIT(IP_CT_NEW)
-	CtStateRelated       = 1 << 2 // of IP_CT_RELATED
-	CtStateEstab         = 1 << 1 // of IP_CT_ESTABLISHED
+	CtStatus     CtKey = unix.NFT_CT_STATUS
+	CtProtocol   CtKey = unix.NFT_CT_PROTOCOL
+	CtProtoDst   CtKey = unix.NFT_CT_PROTO_DST
+	CtSrc4       CtKey = unix.NFT_CT_SRC_IP
+	CtDst4       CtKey = unix.NFT_CT_DST_IP
+	CtSrc6       CtKey = unix.NFT_CT_SRC_IP6
+	CtDst6       CtKey = unix.NFT_CT_DST_IP6
+	CtStatusDNAT       = 1 << 5 // IPS_DST_NAT
 )
 
 // Ct loads a property of the connection.
@@ -225,18 +219,6 @@ func CtOriginal(key CtKey, dst Reg) Expr {
 		a.u32(unix.NFTA_CT_KEY, uint32(key))
 		a.u8(unix.NFTA_CT_DIRECTION, 0)
 	})
-}
-
-// FibLocal goes on only if the packet's destination is an address of this namespace. It overwrites scratch.
-func FibLocal(scratch Reg) []Expr {
-	return []Expr{
-		expr("fib", func(a *attrs) {
-			a.u32(unix.NFTA_FIB_DREG, uint32(scratch))
-			a.u32(unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_ADDRTYPE)
-			a.u32(unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_DADDR)
-		}),
-		Cmp(Equal, scratch, Number(unix.RTN_LOCAL)),
-	}
 }
 
 // DNAT sends the connection to the address and the port in two registers.
