@@ -24,6 +24,29 @@ type upFlags struct {
 
 func upCommand(o *options) *cobra.Command {
 	f := &upFlags{}
+	c := upCommandFlags(f)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		inst, err := o.instance()
+		if err != nil {
+			return err
+		}
+		if err := needRoot("up" + o.nameFlag()); err != nil {
+			return err
+		}
+		cfg, err := f.config(c, inst)
+		if err != nil {
+			return err
+		}
+		if f.detach {
+			return detach(c.Context(), inst, os.Args[1:], c.ErrOrStderr())
+		}
+		return foreground(c.Context(), inst, cfg, f.logLevel, c.ErrOrStderr())
+	}
+	return c
+}
+
+// upCommandFlags is the verb as it is written on a command line.
+func upCommandFlags(f *upFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Start a cluster on this machine",
@@ -31,23 +54,6 @@ func upCommand(o *options) *cobra.Command {
 			"A second start takes up the state and the running containers of the first. Ctrl-C ends it as `minato down` does.",
 		Example: "  sudo minato up --detach\n  sudo minato up --name lab --node-cidr 172.31.0.0/24 --pod-cidr 10.245.0.0/16 --service-cidr 10.112.0.0/12",
 		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			inst, err := o.instance()
-			if err != nil {
-				return err
-			}
-			if err := needRoot("up" + o.nameFlag()); err != nil {
-				return err
-			}
-			cfg, err := f.config(c, inst)
-			if err != nil {
-				return err
-			}
-			if f.detach {
-				return detach(c.Context(), inst, os.Args[1:], c.ErrOrStderr())
-			}
-			return foreground(c.Context(), inst, cfg, f.logLevel, c.ErrOrStderr())
-		},
 	}
 	fl := c.Flags()
 	fl.BoolVarP(&f.detach, "detach", "d", false, "start in the background and return when it is ready")
