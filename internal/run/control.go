@@ -32,8 +32,9 @@ func (u *instanceRun) control(pods podGetter) web.Backend {
 		Explain: func(ctx context.Context, dest string, q web.Query, w io.Writer) (int, error) {
 			return u.explain(ctx, dest, q, pods, w)
 		},
-		Images: u.imageNames,
-		Load:   u.load,
+		Service: u.service,
+		Images:  u.imageNames,
+		Load:    u.load,
 	}
 }
 
