@@ -18,6 +18,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
@@ -90,7 +91,9 @@ func TestAttachTakesOverStdin(t *testing.T) {
 func TestPortForwardReachesThePod(t *testing.T) {
 	w := newWorld(t, netns.NS{})
 	w.start()
-	w.create(pod("web", "serve 8080 ; sleep"))
+	w.create(pod("web", "serve 8080 ; sleep", func(p *v1.Pod) {
+		p.Spec.Containers[0].ReadinessProbe = &v1.Probe{ProbeHandler: v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt32(8080)}}, PeriodSeconds: 1, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 1}
+	}))
 	w.until("web", "ready", ready)
 	transport, upgrader, err := spdy.RoundTripperFor(w.restConfig())
 	if err != nil {
