@@ -24,6 +24,7 @@ type article struct {
 	file, sha256 string
 	command      *regexp.Regexp // a line with a command, which is its group
 	yaml         []yamlBlock    // its files, in order
+	fenced       bool           // its files are fenced blocks instead, each with its name in a comment
 	excused      []string       // commands which the steps of the tests do not run, and need not
 }
 
@@ -36,6 +37,7 @@ type yamlBlock struct {
 // source is where a walkthrough takes its files and commands from.
 type source struct {
 	dir   string          // of the YAML files
+	text  string          // of the article
 	typed map[string]bool // the article's commands -> whether a step has run them; nil for the examples
 	done  map[string]bool // lines that Once has run
 }
@@ -113,9 +115,16 @@ func (a article) read(t *testing.T) *source {
 		t.Fatalf("%s is another text than these rules were made for: SHA-256 %s, want %s", a.file, sum, a.sha256)
 	}
 	lines := strings.Split(string(text), "\n")
-	s := &source{dir: t.TempDir(), typed: map[string]bool{}, done: map[string]bool{}}
+	s := &source{dir: t.TempDir(), text: string(text), typed: map[string]bool{}, done: map[string]bool{}}
 	for _, command := range a.commands(lines) {
 		s.typed[normal(command)] = false
+	}
+	if a.fenced {
+		for name, content := range fencedFiles(string(text)) {
+			if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	rest := lines
 	for _, block := range a.yaml {
@@ -160,14 +169,25 @@ func (b yamlBlock) take(t *testing.T, lines []string) (string, []string) {
 	return file.String(), lines[len(b.indent):]
 }
 
+// fencedFiles are the YAML blocks of a Markdown text by the names in their first lines.
+func fencedFiles(text string) map[string]string {
+	files := map[string]string{}
+	for _, m := range regexp.MustCompile("(?ms)^```yaml\n# (\\S+)\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
+		files[m[1]] = m[2]
+	}
+	return files
+}
+
 var (
-	alias     = regexp.MustCompile(`\bk (get|apply|exec|describe|delete)\b`)
+	alias     = regexp.MustCompile(`\bk (get|apply|exec|describe|delete|run)\b`)
+	comment   = regexp.MustCompile(` #.*$`)
 	podName   = regexp.MustCompile(`\bsample-deployment-[0-9a-z]+-[0-9a-z]+\b`)
 	anAddress = regexp.MustCompile(`\b\d+\.\d+\.\d+\.\d+\b`)
 )
 
-// normal takes out of a command what differs from one cluster or age of kubectl to another.
+// normal takes out of a command what differs from one cluster, tool or age of kubectl to another.
 func normal(command string) string {
+	command = strings.Replace(comment.ReplaceAllString(command, ""), "minikube service ", "minato service ", 1)
 	command = alias.ReplaceAllString(command, "kubectl $1")
 	command = podName.ReplaceAllString(command, "POD")
 	command = anAddress.ReplaceAllString(command, "ADDRESS")

@@ -59,7 +59,7 @@ func (w *World) Kubectl(t testing.TB, args ...string) string {
 }
 
 // Shell runs a line of shell on the host. Its kubectl, and k for short, are the machine's own where it has one, else
-// minato's; minato is the one under test. Its current folder is dir.
+// minato's; minato is the one under test, for this instance. Its current folder is dir.
 func (w *World) Shell(dir, line string) Result {
 	return w.run(upTime, "bash", "-c", "cd "+dir+" && "+line)
 }
@@ -127,14 +127,12 @@ func (w *World) writePrograms() error {
 	if err := os.Mkdir(w.programs(), 0o755); err != nil {
 		return fmt.Errorf("make folder of programs: %w", err)
 	}
-	for name, line := range map[string]string{"kubectl": kubectl, "k": kubectl} {
+	minato := strings.Join([]string{w.Minato, "--name", w.Name, "--state-dir", w.StateDir}, " ")
+	for name, line := range map[string]string{"kubectl": kubectl, "k": kubectl, "minato": minato} {
 		script := "#!/bin/sh\nexec " + line + " \"$@\"\n"
 		if err := os.WriteFile(filepath.Join(w.programs(), name), []byte(script), 0o755); err != nil {
 			return fmt.Errorf("write program: %w", err)
 		}
-	}
-	if err := os.Symlink(w.Minato, filepath.Join(w.programs(), "minato")); err != nil {
-		return fmt.Errorf("link program: %w", err)
 	}
 	return nil
 }

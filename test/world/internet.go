@@ -16,14 +16,18 @@ import (
 	"minato/internal/netns/netnstest"
 )
 
+// NetAddr is the address of example.net, where nobody answers.
+const NetAddr = "203.0.113.20"
+
 // names are what the name server of the internet knows.
 var names = map[string]string{
 	"www.example.com.": netnstest.FarAddr,
 	"example.com.":     netnstest.FarAddr,
+	"example.net.":     NetAddr,
 }
 
 // Internet is what is behind the host: a name server at netnstest.InternetAddr, and a web server on ports 80 and 8080 of
-// every address that its namespace has. It is safe for concurrent use.
+// every address that its namespace has, which the header Server of an answer names. It is safe for concurrent use.
 type Internet struct {
 	ns      netns.NS
 	mu      sync.Mutex
@@ -89,6 +93,9 @@ func (i *Internet) serve(rw http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
 	i.hits = append(i.hits, fmt.Sprintf("%s %s %s", peer, r.Host, r.URL.Path))
 	i.mu.Unlock()
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		rw.Header().Set("Server", local.String())
+	}
 	fmt.Fprintf(rw, "the internet greets %s\n", peer)
 }
 
