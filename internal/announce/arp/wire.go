@@ -44,7 +44,7 @@ func openSocket(ns netns.NS, addr netip.Addr) (w *socket, err error) {
 			return fmt.Errorf("link %s is not Ethernet, so nobody asks by ARP there", link.Name)
 		}
 		w = &socket{index: link.Index, own: mac(link.HardwareAddr)}
-		fd, err := bound(link)
+		fd, err := bound(link, requestsOnly)
 		if err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ var requestsOnly = []bpf.Instruction{
 }
 
 // bound makes a socket that has its filter before it receives anything.
-func bound(link *net.Interface) (fd int, err error) {
+func bound(link *net.Interface, filter []bpf.Instruction) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("making a packet socket: %w", err)
@@ -103,16 +103,8 @@ func bound(link *net.Interface) (fd int, err error) {
 			unix.Close(fd)
 		}
 	}()
-	raw, err := bpf.Assemble(requestsOnly)
-	if err != nil {
-		return 0, fmt.Errorf("assembling the filter: %w", err)
-	}
-	filter := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
-		return 0, fmt.Errorf("attaching the filter: %w", err)
+	if err := attach(fd, filter); err != nil {
+		return 0, err
 	}
 	if wireless(link) {
 		promiscuous := unix.PacketMreq{Ifindex: int32(link.Index), Type: unix.PACKET_MR_PROMISC}
@@ -124,6 +116,21 @@ func bound(link *net.Interface) (fd int, err error) {
 		return 0, fmt.Errorf("binding to link %s: %w", link.Name, err)
 	}
 	return fd, nil
+}
+
+func attach(fd int, filter []bpf.Instruction) error {
+	raw, err := bpf.Assemble(filter)
+	if err != nil {
+		return fmt.Errorf("assembling the filter: %w", err)
+	}
+	program := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}); err != nil {
+		return fmt.Errorf("attaching the filter: %w", err)
+	}
+	return nil
 }
 
 // wireless links of some machines, Raspberry Pis among them, lose broadcasts unless they are promiscuous

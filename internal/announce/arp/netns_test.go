@@ -1,0 +1,314 @@
+//go:build linux
+
+package arp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/bpf"
+
+	"minato/internal/netns"
+	"minato/internal/netns/netnstest"
+)
+
+// patience is how long anything may take on a busy machine.
+const patience = 20 * time.Second
+
+// lan is a node and another machine, linked.
+type lan struct {
+	node, client netns.NS
+	nodeMAC      mac
+}
+
+// newLAN makes the node as package nodes makes it: it answers for its own addresses alone.
+func newLAN(t *testing.T) lan {
+	t.Helper()
+	l := lan{node: netnstest.Namespace(t, "node"), client: netnstest.Namespace(t, "client")}
+	netnstest.Link(t, l.node, "eth0", "192.0.2.11/24", l.client, "lan0", "192.0.2.1/24")
+	netnstest.Run(t, l.node, "sysctl", "net.ipv4.conf.eth0.arp_ignore=1")
+	hw, err := net.ParseMAC(strings.TrimSpace(linkAddress(t, l.node, "eth0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.nodeMAC = mac(hw)
+	return l
+}
+
+func linkAddress(t *testing.T, ns netns.NS, link string) string {
+	t.Helper()
+	fields := strings.Fields(netnstest.Run(t, ns, "ip", "-oneline", "link", "show", link))
+	for i, f := range fields {
+		if f == "link/ether" {
+			return fields[i+1]
+		}
+	}
+	t.Fatalf("link %s has no address: %v", link, fields)
+	return ""
+}
+
+// speak runs a Speaker on the node until the test ends.
+func (l lan) speak(t *testing.T) *Speaker {
+	t.Helper()
+	s := New(Config{Node: "node1", Netns: l.node, Addr: netip.MustParseAddr("192.0.2.11"), Log: testLog(t)})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Run ended with %v", err)
+			}
+		case <-time.After(patience):
+			t.Error("Run did not end")
+		}
+	})
+	return s
+}
+
+// ask sends requests until one is answered, and returns who answered; ok is false when nobody did in time. It hears
+// replies to itself only, so gratuitous ones do not count.
+func (l lan) ask(t *testing.T, a netip.Addr, within time.Duration) (from mac, ok bool) {
+	t.Helper()
+	listener := l.listen(t)
+	asker, err := openSocket(l.client, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer asker.close()
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); {
+		if err := asker.send(everybody, packet{op: request, sender: asker.mac(), senderIP: client, targetIP: a}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			p, ok := listener.next(t, 50*time.Millisecond)
+			if !ok {
+				break
+			}
+			if p.op == reply && p.target == asker.mac() && p.senderIP == a {
+				return p.sender, true
+			}
+		}
+	}
+	return mac{}, false
+}
+
+// listener hears all ARP at the client, replies too.
+type listener struct{ file *os.File }
+
+func (l lan) listen(t *testing.T) listener {
+	t.Helper()
+	var file *os.File
+	err := l.client.Do(func() error {
+		link, err := linkOf(client)
+		if err != nil {
+			return err
+		}
+		fd, err := bound(link, []bpf.Instruction{bpf.RetConstant{Val: 64}})
+		file = os.NewFile(uintptr(fd), "listener")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return listener{file}
+}
+
+// next is the next packet; ok is false when none came in time.
+func (l listener) next(t *testing.T, within time.Duration) (p packet, ok bool) {
+	t.Helper()
+	if err := l.file.SetReadDeadline(time.Now().Add(within)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		var buf [64]byte
+		n, err := l.file.Read(buf[:])
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return packet{}, false
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, ok := parse(buf[:n]); ok {
+			return p, true
+		}
+	}
+}
+
+func TestWhoHasIsAnsweredWithTheLinksAddress(t *testing.T) {
+	l := newLAN(t)
+	s := l.speak(t)
+	apply(t, s, world("web"), nobody)
+	from, ok := l.ask(t, vip, patience)
+	if !ok || from != l.nodeMAC {
+		t.Errorf("answered: %t, by %x, want %x", ok, from, l.nodeMAC)
+	}
+}
+
+func TestTheKernelOfAClientLearnsTheAddress(t *testing.T) {
+	l := newLAN(t)
+	s := l.speak(t)
+	apply(t, s, world("web"), nobody)
+	for deadline := time.Now().Add(patience); ; {
+		// Nothing listens there, but a packet makes the kernel ask.
+		if c, err := l.client.DialContext(t.Context(), "udp", vip.String()+":9"); err == nil {
+			c.Write([]byte("x"))
+			c.Close()
+		}
+		known := netnstest.Run(t, l.client, "ip", "neigh", "show", vip.String())
+		if strings.Contains(known, net.HardwareAddr(l.nodeMAC[:]).String()) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the client knows %q", known)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestAnAnswerComesOnceAndNotAlsoFromTheKernel(t *testing.T) {
+	l := newLAN(t)
+	s := l.speak(t)
+	apply(t, s, world("web"), nobody)
+	l.ask(t, vip, patience)
+	listener := l.listen(t)
+	asker, err := openSocket(l.client, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer asker.close()
+	if err := asker.send(everybody, packet{op: request, sender: asker.mac(), senderIP: client, targetIP: vip}); err != nil {
+		t.Fatal(err)
+	}
+	answers := 0
+	for {
+		p, ok := listener.next(t, 200*time.Millisecond)
+		if !ok {
+			break
+		}
+		if p.op == reply && p.target == asker.mac() {
+			answers++
+		}
+	}
+	if answers != 1 {
+		t.Errorf("%d answers to one request", answers)
+	}
+}
+
+func TestGratuitousAnnouncementsAreSeenInBothForms(t *testing.T) {
+	l := newLAN(t)
+	listener := l.listen(t)
+	s := l.speak(t)
+	apply(t, s, world("web"), nobody)
+	var seen [3]bool
+	for !seen[request] || !seen[reply] {
+		p, ok := listener.next(t, patience)
+		if !ok {
+			t.Fatalf("seen requests %t, replies %t", seen[request], seen[reply])
+		}
+		if p.senderIP == vip && p.targetIP == vip && p.sender == l.nodeMAC && p.op <= reply {
+			seen[p.op] = true
+		}
+	}
+}
+
+func TestWithdrawnIsNotAnswered(t *testing.T) {
+	l := newLAN(t)
+	s := l.speak(t)
+	apply(t, s, world("web"), nobody)
+	if _, ok := l.ask(t, vip, patience); !ok {
+		t.Fatal("not answered while it was announced")
+	}
+	if err := s.Withdraw(t.Context(), world()); err != nil {
+		t.Fatal(err)
+	}
+	if from, ok := l.ask(t, vip, 300*time.Millisecond); ok {
+		t.Errorf("still answered by %x", from)
+	}
+}
+
+func TestTheNodesOwnAddressIsTheKernels(t *testing.T) {
+	l := newLAN(t)
+	s := l.speak(t)
+	apply(t, s, world("web"), nobody)
+	if from, ok := l.ask(t, netip.MustParseAddr("192.0.2.11"), patience); !ok || from != l.nodeMAC {
+		t.Errorf("answered: %t, by %x", ok, from)
+	}
+	if from, ok := l.ask(t, vip.Next(), 300*time.Millisecond); ok {
+		t.Errorf("an address that nobody has is answered by %x", from)
+	}
+}
+
+func TestALinkThatComesLaterIsFound(t *testing.T) {
+	l := newLAN(t)
+	netnstest.Run(t, l.node, "ip", "address", "del", "192.0.2.11/24", "dev", "eth0")
+	s := l.speak(t)
+	if err := s.Withdraw(t.Context(), world("web")); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); !errors.Is(s.Publish(t.Context(), world("web"), nobody), errNoLink); {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing says that the link is not there")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	netnstest.Run(t, l.node, "ip", "address", "add", "192.0.2.11/24", "dev", "eth0")
+	if from, ok := l.ask(t, vip, patience); !ok || from != l.nodeMAC {
+		t.Errorf("answered: %t, by %x", ok, from)
+	}
+}
+
+func TestOnlyRequestsForIPv4WakeTheSpeaker(t *testing.T) {
+	l := newLAN(t)
+	hears, err := openSocket(l.node, netip.MustParseAddr("192.0.2.11"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hears.close()
+	asker, err := openSocket(l.client, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer asker.close()
+	notForUs := mac{2, 0, 0, 0, 0, 0x77}
+	last := packet{op: request, sender: asker.mac(), senderIP: client, targetIP: vip}
+	for _, x := range []struct {
+		to mac
+		p  packet
+	}{
+		{everybody, packet{op: reply, sender: asker.mac(), senderIP: client, target: everybody, targetIP: client}},
+		{notForUs, packet{op: request, sender: asker.mac(), senderIP: client, targetIP: vip.Next()}},
+		{everybody, last},
+	} {
+		if err := asker.send(x.to, x.p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := hears.send(everybody, whoHas(vip)); err != nil { // its own is not heard either
+		t.Fatal(err)
+	}
+	if err := hears.file.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	var buf [64]byte
+	n, err := hears.file.Read(buf[:])
+	if err != nil || !bytes.Equal(buf[:n], last.bytes()) {
+		t.Errorf("heard %v (%v), want only %v", buf[:n], err, last.bytes())
+	}
+	if err := hears.file.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := hears.file.Read(buf[:]); err == nil {
+		t.Errorf("also heard %v", buf[:n])
+	}
+}
