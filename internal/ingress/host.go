@@ -99,7 +99,7 @@ func planHost(key string, claims []*model.Ingress) *Host {
 			if h.Default == nil {
 				h.Default = r
 			} else if h.Default.Ingress != i.Name {
-				h.lose(i, "the default backend of host %q is that of the older Ingress %s", h.Name, h.Default.Ingress)
+				h.lose(i, "the default backend of %s is that of the older Ingress %s: delete one of them", h.title(), h.Default.Ingress)
 			}
 		}
 		h.addTLS(i, key)
@@ -118,7 +118,7 @@ func (h *Host) addPaths(i *model.Ingress, rule model.IngressRule) {
 	for _, p := range rule.Paths {
 		path, err := rulePath(p.Path, p.Type == model.PathExact)
 		if err != nil {
-			h.lose(i, "write path %q of host %q another way, as / and the names between: no request can have it", p.Path, h.Name)
+			h.lose(i, "write path %q of %s as / with names between: no request can have it as it is", p.Path, h.title())
 			continue
 		}
 		r := h.route(i, p.Backend)
@@ -131,9 +131,9 @@ func (h *Host) addPaths(i *model.Ingress, rule model.IngressRule) {
 		case have == nil:
 			routes[path] = r
 		case have.Ingress == i.Name:
-			h.lose(i, "%s %q of host %q is there twice: the first one counts", p.Type, p.Path, h.Name)
+			h.lose(i, "%s path %q of %s is there twice: delete one, the first counts", p.Type, p.Path, h.title())
 		default:
-			h.lose(i, "%s %q of host %q belongs to the older Ingress %s: choose another host or path", p.Type, p.Path, h.Name, have.Ingress)
+			h.lose(i, "choose another host or path: %s path %q of %s belongs to the older Ingress %s", p.Type, p.Path, h.title(), have.Ingress)
 		}
 	}
 }
@@ -148,13 +148,13 @@ func (h *Host) addTLS(i *model.Ingress, key string) {
 			tls.Secret = i.Name.Namespace + "/" + t.Secret
 		}
 		if c := t.Certificate; c != nil && key != "" && !covers(c, h.Name) {
-			h.lose(i, "the certificate of Secret %s is not for host %q but for %s: clients will not trust it", t.Secret, h.Name, strings.Join(c.Names, ", "))
+			h.lose(i, "make Secret %s anew with a certificate for %s: it is for %s, and clients will not trust it", t.Secret, h.title(), strings.Join(c.Names, ", "))
 		}
 		switch {
 		case h.TLS == nil:
 			h.TLS = tls
 		case h.TLS.Secret != tls.Secret:
-			h.lose(i, "host %q has the certificate of the older Ingress %s", h.Name, h.TLS.Ingress)
+			h.lose(i, "name one Secret only for %s: it has the certificate of the older Ingress %s", h.title(), h.TLS.Ingress)
 		}
 	}
 }
@@ -178,6 +178,13 @@ func covers(c *model.Certificate, host string) bool {
 		}
 		return n == host
 	})
+}
+
+func (h *Host) title() string {
+	if h.Name == "" {
+		return "rules without a host"
+	}
+	return "host " + h.Name
 }
 
 func (h *Host) lose(i *model.Ingress, format string, v ...any) {

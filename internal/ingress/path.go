@@ -71,9 +71,6 @@ func plain(s string) bool {
 
 // rulePath is the path of a rule as it is compared with requests: a prefix has no slash at its end.
 func rulePath(path string, exact bool) (string, error) {
-	if path == "" {
-		path = "/"
-	}
 	// What the user wrote is not escaped, but where it is, it is meant as the client will write it.
 	if _, err := url.PathUnescape(path); err != nil {
 		path = strings.ReplaceAll(path, "%", "%25")

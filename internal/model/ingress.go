@@ -72,7 +72,7 @@ func (t PathType) String() string { return [...]string{"prefix", "exact"}[t] }
 
 // IngressPath is one path and the backend behind it.
 type IngressPath struct {
-	Path    string // as written; empty is "/"
+	Path    string // as written, "/" where nothing is
 	Type    PathType
 	Backend IngressBackend
 }
@@ -85,7 +85,10 @@ type IngressBackend struct {
 }
 
 func (b IngressBackend) String() string {
-	if b.PortName != "" {
+	switch {
+	case b.Service == "":
+		return "nothing"
+	case b.PortName != "":
 		return b.Service + ":" + b.PortName
 	}
 	return fmt.Sprintf("%s:%d", b.Service, b.Port)

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -71,7 +72,7 @@ func rule(r *networkingv1.IngressRule, w *warnings) model.IngressRule {
 	}
 	for i := range r.HTTP.Paths {
 		p := &r.HTTP.Paths[i]
-		path := model.IngressPath{Path: p.Path, Backend: backend(&p.Backend, "path "+p.Path, w)}
+		path := model.IngressPath{Path: cmp.Or(p.Path, "/"), Backend: backend(&p.Backend, "path "+p.Path, w)}
 		if p.PathType != nil && *p.PathType == networkingv1.PathTypeExact {
 			path.Type = model.PathExact
 		}

@@ -154,10 +154,10 @@ func (w *ingresses) joined(i *model.Ingress) *model.Ingress {
 		s := w.secrets[ObjectName{i.Name.Namespace, t.Secret}]
 		switch {
 		case s == nil:
-			out.Warnings = append(out.Warnings, fmt.Sprintf("create the Secret %s of type kubernetes.io/tls (kubectl -n %s create secret tls %s --cert=FILE --key=FILE): until it is there, the default certificate is used",
-				t.Secret, i.Name.Namespace, t.Secret))
+			out.Warnings = append(out.Warnings, fmt.Sprintf("create Secret %s of type kubernetes.io/tls (kubectl -n %s create secret tls %[1]s --cert=FILE --key=FILE; one of another type has to go first): until it is there, the default certificate is used",
+				t.Secret, i.Name.Namespace))
 		case s.Certificate == nil:
-			out.Warnings = append(out.Warnings, fmt.Sprintf("make the Secret %s anew from a certificate and its key: it is not usable, %s; until then the default certificate is used", t.Secret, s.Problem))
+			out.Warnings = append(out.Warnings, fmt.Sprintf("make Secret %s anew from a certificate and its key: it is not usable, %s; until then the default certificate is used", t.Secret, s.Problem))
 		default:
 			t.Certificate = s.Certificate
 		}

@@ -107,7 +107,7 @@ func TestRunFollowsTheAPI(t *testing.T) {
 	eventually(t, b, "what is there from the start", func(s *model.Snapshot) bool {
 		return s.Complete && s.Len() == 2 && backends(s, "web") == 1 && s.NodeNamed("node1") != nil && s.HasNamespace("default")
 	})
-	for range 4 {
+	for range 9 {
 		<-watches // unlike a server, the fake forgets what happens between a list and its watch
 	}
 
