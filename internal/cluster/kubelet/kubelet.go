@@ -78,6 +78,9 @@ type Config struct {
 type Kubelet struct {
 	cfg      Config
 	capacity v1.ResourceList
+
+	registered chan struct{} // closed by the node's own loop
+
 	recorder record.EventRecorderLogger
 	events   record.EventBroadcaster
 	dns      *dns.Configurer
@@ -111,7 +114,7 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, fmt.Errorf("kubelet: capacity of the machine: %w", err)
 	}
 	k := &Kubelet{
-		cfg: cfg, capacity: capacity, workers: make(map[types.UID]*worker),
+		cfg: cfg, capacity: capacity, registered: make(chan struct{}), workers: make(map[types.UID]*worker),
 		puller: newPuller(), restarts: flowcontrol.NewBackOff(backOffBase, backOffLimit),
 		statuses: newStatusWriter(cfg.Client, cfg.Log), tokens: newTokens(cfg.Client), watcher: newWatcher(),
 	}
@@ -123,6 +126,10 @@ func New(cfg Config) (*Kubelet, error) {
 	}
 	return k, nil
 }
+
+// Registered is closed when the Node object first says what this run of the kubelet has found. Until then it says what
+// an earlier run did.
+func (k *Kubelet) Registered() <-chan struct{} { return k.registered }
 
 // Run registers the node and runs its pods until ctx ends. It then waits for what is under way and leaves the
 // containers running. Pods that run already are adopted. An outage of the API or the runtime is waited for; only a

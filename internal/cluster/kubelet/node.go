@@ -69,6 +69,7 @@ func (k *Kubelet) runNode(ctx context.Context) {
 			k.cfg.Log.Warn("keeping the Node object", "err", err)
 		case err == nil && !leasing:
 			leasing = true
+			close(k.registered)
 			go func() { // waited for below
 				defer close(leased)
 				k.lease(node).Run(ctx)

@@ -104,7 +104,7 @@ func hasTag(image string) bool {
 func (k *Kubelet) pull(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *cri.PodSandboxConfig, name, repository string) (string, error) {
 	key := fmt.Sprintf("%s_%s", pod.UID, name)
 	if k.puller.backOff.IsInBackOffSinceUpdate(key, time.Now()) {
-		message := fmt.Sprintf("Back-off pulling image %q", name)
+		message := fmt.Sprintf("Back-off pulling image %q", c.Image)
 		k.event(pod, c, v1.EventTypeNormal, events.BackOffPullImage, message)
 		last := k.puller.failed(key)
 		if last.message != "" {
@@ -116,7 +116,7 @@ func (k *Kubelet) pull(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbo
 	if err != nil {
 		return "", &startError{reason: reasonErrImagePull, message: err.Error()}
 	}
-	k.event(pod, c, v1.EventTypeNormal, events.PullingImage, fmt.Sprintf("Pulling image %q", name))
+	k.event(pod, c, v1.EventTypeNormal, events.PullingImage, fmt.Sprintf("Pulling image %q", c.Image))
 	start := time.Now()
 	var ref string
 	for _, auth := range auths {
@@ -129,12 +129,12 @@ func (k *Kubelet) pull(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbo
 			return "", &startError{reason: reasonErrImagePull, message: ctx.Err().Error()}
 		}
 		message := status.Convert(err).Message()
-		k.event(pod, c, v1.EventTypeWarning, events.FailedToPullImage, fmt.Sprintf("Failed to pull image %q: %s", name, message))
+		k.event(pod, c, v1.EventTypeWarning, events.FailedToPullImage, fmt.Sprintf("Failed to pull image %q: %s", c.Image, message))
 		k.puller.fail(key, reasonErrImagePull+": "+message)
 		return "", &startError{reasonErrImagePull, message, time.Now().Add(pullNotice)}
 	}
 	took := time.Since(start).Truncate(time.Millisecond)
-	k.event(pod, c, v1.EventTypeNormal, events.PulledImage, fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.", name, took, took, k.imageSize(ctx, ref)))
+	k.event(pod, c, v1.EventTypeNormal, events.PulledImage, fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.", c.Image, took, took, k.imageSize(ctx, ref)))
 	k.puller.succeed(key)
 	return ref, nil
 }
