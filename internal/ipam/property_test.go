@@ -133,6 +133,7 @@ func TestTheOrderInWhichServicesAreHeardOfIsNothing(t *testing.T) {
 	})
 }
 
+// With whom a Service shares an address is another matter: it may be what no longer fits.
 func TestAChangeOfOneServiceTakesNothingFromOthers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := anyPools(t)
@@ -151,7 +152,8 @@ func TestAChangeOfOneServiceTakesNothingFromOthers(t *testing.T) {
 			second[d.Service] = d.Addrs
 		}
 		for _, d := range first.Decisions[1:] {
-			if len(d.Addrs) > 0 && !slices.Equal(second[d.Service], d.Addrs) {
+			shared := slices.Equal(d.Addrs, first.Decisions[0].Addrs)
+			if len(d.Addrs) > 0 && !shared && !slices.Equal(second[d.Service], d.Addrs) {
 				t.Fatalf("%s had %s and now has %s", d.Service, d.Addrs, second[d.Service])
 			}
 		}

@@ -82,6 +82,6 @@ func ingress(addrs []netip.Addr) (all []*applycorev1.LoadBalancerIngressApplyCon
 // ownsStatus reports whether this program wrote the Service's status.
 func ownsStatus(o *corev1.Service) bool {
 	return slices.ContainsFunc(o.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
-		return f.Manager == FieldManager && f.Subresource == "status"
+		return f.Manager == FieldManager
 	})
 }

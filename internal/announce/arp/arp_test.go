@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,9 +185,9 @@ func TestALinkThatFailsIsOpenedAgainAndToldAnew(t *testing.T) {
 
 func TestPublishFailsWhileTheLinkIsNotThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		there := false
+		var there atomic.Bool
 		s := start(t, func() (wire, error) {
-			if !there {
+			if !there.Load() {
 				return nil, errNoLink
 			}
 			return newFakeWire(), nil
@@ -197,7 +198,7 @@ func TestPublishFailsWhileTheLinkIsNotThere(t *testing.T) {
 		if err := s.Publish(t.Context(), world("web"), nobody); !errors.Is(err, errNoLink) {
 			t.Errorf("got %v", err)
 		}
-		there = true
+		there.Store(true)
 		time.Sleep(retryMax)
 		apply(t, s, world("web"), nobody)
 	})
