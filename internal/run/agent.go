@@ -1,7 +1,6 @@
 package run
 
 import (
-	"context"
 	"net/netip"
 	"path/filepath"
 
@@ -11,6 +10,7 @@ import (
 	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/dns"
 	dnsserver "minato/internal/dns/server"
+	"minato/internal/ingress/proxy"
 	"minato/internal/model"
 	"minato/internal/netns"
 	"minato/internal/source/kube"
@@ -32,6 +32,8 @@ type agent struct {
 	dataplane *kernel.Applier
 	table     *dns.Table
 	dns       *dnsserver.Server
+	kubelet   *kubelet.Kubelet
+	ingress   *proxy.Server
 }
 
 // newAgent starts everything of the i-th node.
@@ -74,18 +76,16 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	u.goRun("DNS of "+a.node.Name, a.dns.Run)
 	speaker := arp.New(arp.Config{Node: a.node.Name, Netns: a.netns, Addr: a.node.Addrs[0], Log: log})
 	u.goRun("announcements of "+a.node.Name, speaker.Run)
+	if err := u.startIngress(a, log); err != nil {
+		return err
+	}
 	loop := apply.New(apply.Config{
 		Source: u.builder, Node: a.node, Board: u.board, Log: log,
-		Programmers: []apply.Programmer{a.dataplane}, Publishers: []apply.Publisher{named{a.table}, speaker},
+		Programmers: []apply.Programmer{a.dataplane}, Publishers: []apply.Publisher{a.table, a.ingress, speaker},
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
 	return nil
 }
-
-// named gives the DNS table the name under which it reports.
-type named struct{ *dns.Table }
-
-func (named) Name() string { return "dns" }
 
 func (u *instanceRun) startKubelet(a *agent) error {
 	cfg, err := u.api.NodeConfig(a.node.Name)
@@ -106,7 +106,7 @@ func (u *instanceRun) startKubelet(a *agent) error {
 	}
 	services := u.api.Informers().Core().V1().Services()
 	dir := filepath.Join(u.inst.StateDir, "nodes", a.node.Name)
-	k, err := kubelet.New(kubelet.Config{
+	a.kubelet, err = kubelet.New(kubelet.Config{
 		NodeName: a.node.Name, Addresses: a.node.Addrs, Netns: a.netns, PodCIDRs: []string{a.node.PodCIDRs[0].String()},
 		Client: client, Services: services.Lister(), ServicesSynced: services.Informer().HasSynced,
 		Runtime: cri, Images: images, Exits: u.containerd.Exits, ClusterDNS: []netip.Addr{u.cfg.DNSAddr()}, ClusterDomain: u.cfg.ClusterDomain,
@@ -116,6 +116,6 @@ func (u *instanceRun) startKubelet(a *agent) error {
 	if err != nil {
 		return err
 	}
-	u.goRun("kubelet of "+a.node.Name, func(ctx context.Context) error { return k.Run(ctx) })
+	u.goRun("kubelet of "+a.node.Name, a.kubelet.Run)
 	return nil
 }

@@ -86,6 +86,9 @@ func (u *instanceRun) status(_ context.Context, q web.Query, w io.Writer) error 
 		if ok, reason := a.dns.Ready(); !ok {
 			fmt.Fprintf(t, "%s\tdns server\t\t\t%s\n", a.node.Name, reason)
 		}
+		if problem := a.ingress.Problem(); problem != "" {
+			fmt.Fprintf(t, "%s\tingress proxy\t\t\t%s\n", a.node.Name, problem)
+		}
 	}
 	return t.Flush()
 }
@@ -111,10 +114,12 @@ func (u *instanceRun) show(_ context.Context, what string, q web.Query, w io.Wri
 		return writeAddresses(snapshot, w)
 	case "announcements":
 		return writeAnnouncements(snapshot, w)
+	case "routes":
+		return a.ingress.Plan().WriteText(w)
 	case "dns":
 		return a.table.WriteText(w)
 	}
-	return fmt.Errorf("show one of services, frontends, addresses, announcements, nftables, dns: there is no %q: %w", what, web.ErrNotFound)
+	return fmt.Errorf("show one of services, frontends, addresses, announcements, routes, nftables, dns: there is no %q: %w", what, web.ErrNotFound)
 }
 
 // writeFrontends lists every address at which the node answers, and how many backends it has.

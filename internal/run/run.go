@@ -77,6 +77,8 @@ type instanceRun struct {
 	builder    *source.Builder
 	board      *status.Board
 	agents     []*agent
+	ingresses  *statuswriter.IngressWriter
+	proxies    proxies
 }
 
 // Up starts the instance and returns when its nodes are ready. It ends when ctx does.
@@ -303,6 +305,9 @@ func (u *instanceRun) startCluster() error {
 	u.goRun("source", func(ctx context.Context) error { return kube.Run(ctx, client, u.builder) })
 	addresses := statuswriter.New(statuswriter.Config{Client: client, Source: u.builder, Board: u.board, Log: u.opt.Log})
 	u.goRun("load balancer addresses", addresses.Run)
+	if err := u.startIngressWriter(); err != nil {
+		return err
+	}
 	for i := range u.cfg.Nodes {
 		a, err := u.newAgent(i)
 		if err != nil {
@@ -333,6 +338,13 @@ func (u *instanceRun) startCluster() error {
 func (u *instanceRun) waitForNodes() error {
 	changed, cancel := u.builder.Subscribe()
 	defer cancel()
+	for _, a := range u.agents {
+		select {
+		case <-u.ctx.Done():
+			return context.Cause(u.ctx)
+		case <-a.kubelet.Registered(): // what the API says before is of an earlier run
+		}
+	}
 	for !u.nodesReady() {
 		select {
 		case <-u.ctx.Done():
