@@ -1,7 +1,9 @@
 package source
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/netip"
 	"slices"
@@ -45,12 +47,16 @@ func poolsOfConfigMap(o *corev1.ConfigMap) *PoolConfig {
 
 // parsePoolConfig reads the text strictly: a key that is not known is an error, since it may be the one that matters.
 func parsePoolConfig(text string) (*PoolConfig, error) {
-	var document yaml.Node
-	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
+	var document, more yaml.Node
+	d := yaml.NewDecoder(strings.NewReader(text))
+	switch err := d.Decode(&document); {
+	case errors.Is(err, io.EOF):
+		return &PoolConfig{}, nil
+	case err != nil:
 		return nil, fmt.Errorf("it is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 	}
-	if len(document.Content) == 0 {
-		return &PoolConfig{}, nil
+	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, errors.New("it has more than one document: put all into the first")
 	}
 	p := poolParser{config: &PoolConfig{}}
 	err := fields(document.Content[0], "the configuration", map[string]field{

@@ -247,3 +247,51 @@ func TestEditsThatComeTogetherAreOneRevision(t *testing.T) {
 	cancel()
 	<-done
 }
+
+func TestOnlyTheObjectsOfLoadBalancersAreAskedFor(t *testing.T) {
+	client := fake.NewClientset(namespace)
+	b := start(t, client)
+	eventually(t, b, "pools", func(s *model.Snapshot) bool { return s.LoadBalancing != nil })
+	asked := map[string]bool{}
+	for _, a := range client.Actions() {
+		if l, ok := a.(clienttesting.ListAction); ok {
+			r := l.GetListRestrictions()
+			asked[l.GetResource().Resource+" of "+l.GetNamespace()+" "+r.Fields.String()+r.Labels.String()] = true
+		}
+	}
+	for _, want := range []string{"configmaps of metallb-system metadata.name=config", "pods of  app=metallb"} {
+		if !asked[want] {
+			t.Errorf("not asked for %s, but for %v", want, asked)
+		}
+	}
+	for what := range asked {
+		if strings.HasPrefix(what, "pods") && !strings.HasSuffix(what, source.RivalLabels) {
+			t.Errorf("asked for %s", what)
+		}
+	}
+}
+
+func TestPoolsFollowTheirConfigMap(t *testing.T) {
+	client := fake.NewClientset(namespace)
+	b := start(t, client)
+	eventually(t, b, "no pools", func(s *model.Snapshot) bool { return s.LoadBalancing != nil && len(s.LoadBalancing.Pools) == 0 })
+	m := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "metallb-system", Name: "config"},
+		Data:       map[string]string{"config": "address-pools: [{name: lan, protocol: layer2, addresses: [192.0.2.0/24]}]"},
+	}
+	// Unlike a server, the fake forgets what happens between a list and its watch: write until it is seen.
+	for n := 0; b.Current().LoadBalancing.PoolNamed("lan") == nil; n++ {
+		if n > 2000 {
+			t.Fatal("never came: the pool")
+		}
+		client.CoreV1().ConfigMaps(m.Namespace).Delete(t.Context(), m.Name, metav1.DeleteOptions{})
+		if _, err := client.CoreV1().ConfigMaps(m.Namespace).Create(t.Context(), m, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := client.CoreV1().ConfigMaps(m.Namespace).Delete(t.Context(), m.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, b, "no pools again", func(s *model.Snapshot) bool { return len(s.LoadBalancing.Pools) == 0 })
+}
