@@ -25,7 +25,8 @@ type Reason uint8
 
 // The reasons, from those of the address to those of the node.
 const (
-	NoPool      Reason = iota + 1 // no pool in force has the address
+	Elsewhere   Reason = iota + 1 // another load balancer runs, and two would answer
+	NoPool                        // no pool in force has the address
 	OtherWay                      // its pool is announced by BGP
 	NoNDP                         // IPv6
 	Unserved                      // no Service in force has a frontend there
@@ -38,6 +39,8 @@ const (
 
 func (r Reason) String() string {
 	switch r {
+	case Elsewhere:
+		return "another load balancer runs in the cluster (minato status names it)"
 	case NoPool:
 		return "no pool has it"
 	case OtherWay:
@@ -168,6 +171,8 @@ func plan(l *model.LoadBalancing, nodes []*model.Node, addr netip.Addr, services
 	}
 	served, ready := state(addr, services)
 	switch {
+	case l != nil && l.Elsewhere != "":
+		a.Why = Elsewhere
 	case l != nil && l.Problem != "" && len(l.Pools) == 0:
 		// No configuration was ever good since the start: go on with what was given before.
 	case pool == nil:

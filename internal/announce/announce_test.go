@@ -139,6 +139,8 @@ func TestWhoMayAnnounce(t *testing.T) {
 func TestWhyNobodyAnnounces(t *testing.T) {
 	unserved := balancer("web", vip, "a")
 	unserved.Frontends = nil
+	aside := pools()
+	aside.Elsewhere = "MetalLB"
 	broken := &model.LoadBalancing{Origin: "a test", Problem: "line 1: bad"}
 	for _, tt := range []struct {
 		name  string
@@ -150,6 +152,7 @@ func TestWhyNobodyAnnounces(t *testing.T) {
 		{"in no pool", pools(), balancer("web", addr("203.0.113.1"), "a"), announce.NoPool},
 		{"no pool known yet", nil, balancer("web", vip, "a"), announce.NoPool},
 		{"a pool of BGP", pools(), balancer("web", addr("198.51.100.1"), "a"), announce.OtherWay},
+		{"MetalLB runs", aside, balancer("web", vip, "a"), announce.Elsewhere},
 		{"an IPv6 address", pools(), balancer("web", addr("2001:db8::1"), "a"), announce.NoNDP},
 		{"no frontend in force", pools(), unserved, announce.Unserved},
 		{"a configuration that was never good keeps what there is", broken, balancer("web", vip, "a"), 0},
