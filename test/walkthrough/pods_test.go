@@ -109,6 +109,23 @@ func wantText(t *testing.T, text string, parts ...string) {
 	}
 }
 
+// wantAll asks until every pod has answered with its name, and fails at once if anybody else does.
+func wantAll(t *testing.T, all []pod, ask func() world.Result) {
+	t.Helper()
+	answered := map[string]bool{}
+	world.Eventually(t, netTime, func() error {
+		r := ask()
+		name := strings.TrimSpace(r.Stdout)
+		if !slices.Contains(podNames(all), name) {
+			return fmt.Errorf("the answer is %q (%v), want the name of a pod", r.Output(), r.Err)
+		}
+		if answered[name] = true; len(answered) < len(all) {
+			return fmt.Errorf("only %v answer", answered)
+		}
+		return nil
+	})
+}
+
 // clusterIP is the address of a Service.
 func clusterIP(t *testing.T, w *world.World, namespace, name string) string {
 	t.Helper()

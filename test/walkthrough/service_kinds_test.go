@@ -4,6 +4,7 @@ package walkthrough
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,7 +21,6 @@ var serviceKinds = article{
 	sha256:  "051cf4a086798917119eff693a489f6932fb61ec2e7ffb59ba2a97cc4f10d0dc",
 	command: regexp.MustCompile(`^(?:\$|/ #) (.+)`),
 	yaml:    []yamlBlock{{name: "deploy.yaml"}, {name: "svc.yaml"}, {name: "svc-np.yaml"}, {name: "svc-headless.yaml"}},
-	excused: []string{"minikube service nginx-np --url", "kubectl get svc/nginx-np"}, // step A5
 }
 
 const anAddr = `10\.\d+\.\d+\.\d+`
@@ -33,9 +33,11 @@ func TestA_ServiceKinds(t *testing.T) {
 		t.Run("A2_ServiceHasAClusterIP", k.clusterIP)
 		t.Run("A3_NodePortOpensOnEveryNode", k.nodePort)
 		t.Run("A4_PodFindsServicesByEnvironmentAndName", k.discovery)
+		t.Run("A5_ServiceVerbPrintsAURLThatOpens", k.serviceVerb)
 		t.Run("A6_HeadlessServiceNamesPods", k.headless)
 		if !s.fromArticle() {
 			t.Run("A6_UnreadyPodsAreNamedOnRequest", k.unready)
+			t.Run("A7_EveryFieldDoesWhatItSays", func(t *testing.T) { fields{k}.run(t) })
 		}
 		w.Kubectl(t, "delete", "deployment,pod", "--all")
 		w.Kubectl(t, "delete", "service", "--field-selector", "metadata.name!=kubernetes")
@@ -170,6 +172,35 @@ func wantVariables(t *testing.T, env, prefix, ip, port string) {
 		"PORT_" + port + "_TCP_ADDR":  ip,
 	} {
 		wantText(t, env, fmt.Sprintf("\n%s_%s=%s\n", prefix, name, value))
+	}
+}
+
+func (k kinds) serviceVerb(t *testing.T) {
+	all := k.nginx(t)
+	k.s.once(t, k.w, applyNodePort)
+	sayWho(t, k.w, "default", "", all)
+	wantRow(t, k.s.shell(t, k.w, "kubectl get svc/nginx-np"), "nginx-np", "NodePort", anAddr, "<none>", `80:3\d{4}/TCP`, `\S+`)
+	port := k.w.Kubectl(t, "get", "svc", "nginx-np", "-o", "jsonpath={.spec.ports[0].nodePort}")
+	url := k.s.shell(t, k.w, "minato service nginx-np --url")
+	if want := "http://172.30.0.11:" + port + "\n"; url != want {
+		t.Errorf("got %q, want %q", url, want)
+	}
+	if who := k.w.Must(t, "curl", "-s", "-m", "3", strings.TrimSpace(url)+"/who"); !slices.Contains(podNames(all), strings.TrimSpace(who)) {
+		t.Errorf("%s answers %q, want the name of a pod", url, who)
+	}
+	// Without --url it opens a browser, for which this machine's would be the wrong one.
+	bin := t.TempDir()
+	if err := os.WriteFile(bin+"/xdg-open", []byte("#!/bin/sh\necho opened $1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := k.w.Shell("/", "PATH="+bin+":$PATH minato service nginx-np")
+	if want := url + "opened " + url; r.Stdout != want || r.Err != nil {
+		t.Errorf("got %q (%v), want %q", r.Output(), r.Err, want)
+	}
+	for name, says := range map[string]string{"kubernetes": "type: NodePort", "nginx-mp": "did you mean nginx-np?"} {
+		if r := k.w.Shell("/", "minato service "+name+" --url"); r.Err == nil || !strings.Contains(r.Stderr, says) {
+			t.Errorf("minato service %s: %q (%v), want an error with %q", name, r.Output(), r.Err, says)
+		}
 	}
 }
 
