@@ -85,10 +85,26 @@ func (i Instance) KubeContext() string {
 	return "minato-" + i.Name
 }
 
-// MakeDirs makes the state and run folders and remembers in the run folder where the state is.
+// marker is a file that says whose folder it is in, so that delete never removes another's.
+func (i Instance) marker() string { return filepath.Join(i.StateDir, ".minato") }
+
+// MakeDirs makes the state and run folders and remembers in the run folder where the state is. It refuses a state
+// folder in which somebody else keeps things.
 func (i Instance) MakeDirs() error {
 	if err := os.MkdirAll(i.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make the state folder: %w", err)
+	}
+	if _, err := os.Stat(i.marker()); errors.Is(err, fs.ErrNotExist) {
+		entries, err := os.ReadDir(i.StateDir)
+		if err != nil {
+			return fmt.Errorf("look into the state folder: %w", err)
+		}
+		if len(entries) > 0 {
+			return fmt.Errorf("choose another --state-dir: %s has %s in it, which is not minato's", i.StateDir, entries[0].Name())
+		}
+		if err := os.WriteFile(i.marker(), []byte(i.Name+"\n"), 0o600); err != nil {
+			return fmt.Errorf("mark the state folder: %w", err)
+		}
 	}
 	if err := os.MkdirAll(i.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
@@ -104,12 +120,15 @@ func (i Instance) CNISocket() string { return filepath.Join(i.RunDir, "cni.sock"
 
 // Remove removes the state folder. It refuses a folder that does not look like an instance's.
 func (i Instance) Remove() error {
-	if _, err := os.Stat(i.configFile()); errors.Is(err, fs.ErrNotExist) {
-		if entries, err := os.ReadDir(i.StateDir); errors.Is(err, fs.ErrNotExist) {
+	switch _, err := os.Stat(i.marker()); {
+	case err == nil:
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("look into the state folder: %w", err)
+	default:
+		if _, err := os.Stat(i.StateDir); errors.Is(err, fs.ErrNotExist) {
 			return nil
-		} else if err != nil || len(entries) > 0 {
-			return fmt.Errorf("remove %s yourself if it is yours to remove: it has no instance in it", i.StateDir)
 		}
+		return fmt.Errorf("remove %s yourself if it is yours to remove: it is not marked as minato's", i.StateDir)
 	}
 	if err := os.RemoveAll(i.StateDir); err != nil {
 		return fmt.Errorf("remove the state: %w", err)

@@ -138,18 +138,36 @@ func TestTheLockIsForOne(t *testing.T) {
 	unlock()
 }
 
-func TestRemoveRefusesAForeignFolder(t *testing.T) {
-	i := temp(t)
+func TestAForeignFolderIsNeitherUsedNorRemoved(t *testing.T) {
+	i := Instance{Name: "t", StateDir: t.TempDir(), RunDir: t.TempDir()}
 	if err := os.WriteFile(filepath.Join(i.StateDir, "thesis.tex"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := i.MakeDirs(); err == nil || !strings.Contains(err.Error(), "thesis.tex") {
+		t.Errorf("MakeDirs: %v", err)
+	}
 	if err := i.Remove(); err == nil {
 		t.Error("removed a folder that is no instance's")
+	}
+}
+
+func TestRemoveTakesAnInstanceAwayAtAnyPointOfItsLife(t *testing.T) {
+	i := temp(t)
+	for range 2 {
+		if err := i.Remove(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := i.MakeDirs(); err != nil {
+		t.Fatal(err)
 	}
 	if err := i.Save(Config{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := i.Remove(); err != nil {
-		t.Errorf("remove an instance: %v", err)
+		t.Error(err)
+	}
+	if _, err := os.Stat(i.StateDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder is still there: %v", err)
 	}
 }

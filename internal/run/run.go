@@ -146,10 +146,13 @@ func (u *instanceRun) goRun(name string, f func(context.Context) error) {
 // start brings up the parts in the order of their needs: the network first, then the API and containerd beside each
 // other, then everything that watches the API.
 func (u *instanceRun) start() error {
-	if err := u.inst.Save(u.cfg); err != nil {
+	if err := preflight("/"); err != nil {
 		return err
 	}
 	if err := u.p.step("network", u.startNetwork); err != nil {
+		return err
+	}
+	if err := u.inst.Save(u.cfg); err != nil { // not before the ranges are known to be free
 		return err
 	}
 	runtime := make(chan error, 1)
