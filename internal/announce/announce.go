@@ -13,6 +13,7 @@ package announce
 import (
 	"bytes"
 	"crypto/sha256"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -88,55 +89,12 @@ type Plan struct {
 // New plans a snapshot.
 func New(s *model.Snapshot) *Plan { return (&Plan{}).Next(s) }
 
-// Next is New(s), computed from p in time proportional to what differs.
-func (p *Plan) Next(s *model.Snapshot) *Plan {
-	s = s.On(nil)
-	changes := model.Diff(p.of, s)
-	everything := p.of == nil || changes.LoadBalancing || changes.Nodes
-	touched := map[netip.Addr]bool{}
-	for _, c := range changes.Services {
-		for _, svc := range []*model.Service{c.Old, c.New} {
-			for _, a := range addrsOf(svc) {
-				touched[a] = true
-			}
-		}
-	}
-	next := &Plan{of: s, all: p.all}
-	if !everything && len(touched) == 0 {
-		return next
-	}
-	users := index(s, func(a netip.Addr) bool { return everything || touched[a] })
-	if next.all = maps.Clone(p.all); everything || next.all == nil {
-		next.all = map[netip.Addr]*Announcement{}
-	}
-	for a := range touched {
-		delete(next.all, a)
-	}
-	nodes := slices.Collect(s.Nodes())
-	for a, services := range users {
-		next.all[a] = plan(s.LoadBalancing, nodes, a, services)
-	}
-	return next
-}
-
 // addrsOf are the load balancer addresses of a Service that may be ours to announce.
 func addrsOf(s *model.Service) []netip.Addr {
 	if s == nil || s.Type != model.TypeLoadBalancer {
 		return nil
 	}
 	return s.LoadBalancerAddrs
-}
-
-func index(s *model.Snapshot, wanted func(netip.Addr) bool) map[netip.Addr][]*model.Service {
-	users := map[netip.Addr][]*model.Service{}
-	for svc := range s.Services() {
-		for _, a := range addrsOf(svc) {
-			if wanted(a) {
-				users[a] = append(users[a], svc)
-			}
-		}
-	}
-	return users
 }
 
 // Announcements are all of them, by address.
@@ -149,14 +107,15 @@ func (p *Plan) Announcements() []*Announcement {
 // Of is what happens to one address, nil when no Service has it.
 func (p *Plan) Of(a netip.Addr) *Announcement { return p.all[a] }
 
-// On are the announcements of one node, by address.
-func (p *Plan) On(node string) (all []*Announcement) {
-	for _, a := range p.Announcements() {
-		if a.Node == node {
-			all = append(all, a)
+// On goes over the announcements of one node, in no order.
+func (p *Plan) On(node string) iter.Seq[*Announcement] {
+	return func(yield func(*Announcement) bool) {
+		for _, a := range p.all {
+			if a.Node == node && !yield(a) {
+				return
+			}
 		}
 	}
-	return all
 }
 
 // plan decides for one address.

@@ -91,7 +91,7 @@ func (s *Speaker) Publish(_ context.Context, next *model.Snapshot, held func(mod
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.plan = s.plan.Next(next)
-	for _, a := range s.plan.On(s.cfg.Node) {
+	for a := range s.plan.On(s.cfg.Node) {
 		if s.addrs[a.Addr] == nil && !all(a.Services, held) {
 			s.addrs[a.Addr] = &telling{}
 			s.cfg.Log.Info("announcing a load balancer address", "address", a.Addr, "services", a.Services)
