@@ -21,7 +21,7 @@ import (
 // Config says what differs from one world to another.
 type Config struct {
 	Up      []string            // flags of `minato up`, beside those that keep it in its world
-	Images  []string            // to load; nil means all that there are
+	Images  []string            // to load; nil means all that there are, an empty list none
 	Prepare func(host netns.NS) // is called before `minato up`, for example to set a firewall
 }
 
@@ -94,6 +94,9 @@ func (w *World) loadImages(t testing.TB, names []string) {
 	t.Helper()
 	if names == nil {
 		names = recipe.Names()
+	}
+	if len(names) == 0 {
+		return
 	}
 	cache, err := recipe.Cache()
 	if err != nil {
