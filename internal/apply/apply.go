@@ -15,6 +15,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -42,13 +43,19 @@ type Publisher interface {
 	// Withdraw drops every address of every record that next does not have. A record that next has with wholly other
 	// addresses may keep the old ones until Publish, so that the name is never gone in between.
 	Withdraw(ctx context.Context, next *model.Snapshot) error
-	// Publish takes over next. A Service that is held keeps the records which it has after Withdraw.
+	// Publish takes over next. A Service that is held keeps the records which it has after Withdraw. After an error what
+	// is gone is not reaped, unless the error wraps ErrWithdrawn.
 	Publish(ctx context.Context, next *model.Snapshot, held func(model.ServiceName) bool) error
 }
 
-// Observer is a Programmer that can read the kernel again. The next Program then repairs what differs.
+// ErrWithdrawn is wrapped by an error of Publish after which nothing is told any more of what next does not have. It
+// is reported, and Publish is tried again, but nothing waits for that.
+var ErrWithdrawn = errors.New("not everything new is published")
+
+// Observer is a Programmer that can tell whether somebody else has changed the kernel; the next Program then repairs
+// what differs. It is asked often, so it has to be cheap while nobody has.
 type Observer interface {
-	Observe(ctx context.Context) error
+	Observe(ctx context.Context) (differs bool, err error)
 }
 
 // Source has the newest snapshot; source.Builder is one.
@@ -57,7 +64,7 @@ type Source interface {
 	Subscribe() (changed <-chan struct{}, cancel func())
 }
 
-// Config is what a Loop works with. All but the times must be set; Programmers and Publishers may be empty.
+// Config is what a Loop works with. All but the times and Progress must be set; Programmers and Publishers may be empty.
 type Config struct {
 	Source      Source
 	Node        model.Node // Name and Netns; the rest stands in until the API says it
@@ -65,10 +72,11 @@ type Config struct {
 	Publishers  []Publisher
 	Board       *status.Board
 	Log         *slog.Logger
+	Progress    *Progress // told how far the Loop is; may be nil
 
 	Idle, Max          time.Duration // how long changes must be quiet, and how long that may take: 1 ms, 10 ms
 	RetryMin, RetryMax time.Duration // back-off after errors: 100 ms doubling to 30 s
-	ObserveEvery       time.Duration // 1 min
+	ObserveEvery       time.Duration // 1 s
 }
 
 func (c *Config) defaults() {
@@ -81,7 +89,10 @@ func (c *Config) defaults() {
 	set(&c.Max, 10*time.Millisecond)
 	set(&c.RetryMin, 100*time.Millisecond)
 	set(&c.RetryMax, 30*time.Second)
-	set(&c.ObserveEvery, time.Minute)
+	set(&c.ObserveEvery, time.Second)
+	if c.Progress == nil {
+		c.Progress = new(Progress)
+	}
 }
 
 // heldError is how a Publisher that waits for a Programmer shows on the Board.

@@ -68,6 +68,8 @@ type fakeProgrammer struct {
 	mu       sync.Mutex // guards what tests read while a Loop runs
 	attempts []uint64
 	observed int
+	differs  int           // how many of the next observations find a difference
+	stuck    chan struct{} // if set, Observe waits for it to be closed
 }
 
 // seen is the revisions of all attempts so far, and the number of observations.
@@ -79,11 +81,15 @@ func (p *fakeProgrammer) seen() (attempts []uint64, observed int) {
 
 func (p *fakeProgrammer) Name() string { return "dataplane" }
 
-func (p *fakeProgrammer) Observe(context.Context) error {
+func (p *fakeProgrammer) Observe(context.Context) (differs bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.stuck != nil {
+		<-p.stuck
+	}
 	p.observed++
-	return nil
+	p.differs--
+	return p.differs >= 0, nil
 }
 
 func (p *fakeProgrammer) Program(_ context.Context, next *model.Snapshot) (map[model.ServiceName]error, error) {

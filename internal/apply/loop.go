@@ -36,10 +36,13 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+			l.cfg.Progress.begin()
 			l.settle(ctx, changed)
 		case <-retry.C:
 		case <-observe.C:
-			l.observe(ctx)
+			if !l.observe(ctx) {
+				continue
+			}
 		}
 		next := l.cfg.Source.Current()
 		if !next.Complete || ctx.Err() != nil {
@@ -75,14 +78,22 @@ func (l *Loop) settle(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-func (l *Loop) observe(ctx context.Context) {
+// observe reports whether the kernel is to be repaired.
+func (l *Loop) observe(ctx context.Context) (differs bool) {
+	first := l.cfg.Progress.begin() // until the kernel has answered
 	for _, p := range l.cfg.Programmers {
 		if o, ok := p.(Observer); ok {
-			if err := o.Observe(ctx); err != nil {
+			d, err := o.Observe(ctx)
+			if err != nil {
 				l.cfg.Log.Warn("reading the kernel's state failed", "node", l.cfg.Node.Name, "component", p.Name(), "error", err)
 			}
+			differs = differs || d
 		}
 	}
+	if first && !differs {
+		l.cfg.Progress.cancel()
+	}
+	return differs
 }
 
 // view shows a snapshot as this node sees it. The same API node gives the same *model.Node, so that model.Diff can

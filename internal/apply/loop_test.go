@@ -114,7 +114,7 @@ func TestErrorsAreTriedAgainWithBackOff(t *testing.T) {
 				at <- time.Since(start).Round(10 * time.Millisecond)
 			}
 			return true
-		}, func(c *Config) { c.ObserveEvery = time.Hour })
+		})
 		defer stop()
 		src.update(func(e *model.Edit) { e.SetComplete(); e.SetService(svc("a", 1)) })
 		time.Sleep(2 * time.Minute)
@@ -163,18 +163,69 @@ func TestBackOffStartsAnewAfterSuccess(t *testing.T) {
 	})
 }
 
-func TestTheKernelIsReadAgainNowAndThen(t *testing.T) {
+func TestTheKernelIsLookedAtEverySecondAndRepairedIfItDiffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := newFakeSource()
 		p, stop := running(t, src, never)
 		defer stop()
 		src.update((*model.Edit).SetComplete)
-		time.Sleep(3*time.Minute + time.Second)
+		time.Sleep(10*time.Second + time.Millisecond)
 		synctest.Wait()
-		attempts, observed := p.seen()
-		if observed != 3 || len(attempts) != 4 {
-			t.Errorf("observed %d times, programmed %d times; want 3 and 4", observed, len(attempts))
+		if attempts, observed := p.seen(); observed != 10 || len(attempts) != 1 {
+			t.Errorf("observed %d times, programmed %d times; want 10 and 1", observed, len(attempts))
 		}
+		p.mu.Lock()
+		p.differs = 1
+		p.mu.Unlock()
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if attempts, _ := p.seen(); len(attempts) != 2 {
+			t.Errorf("programmed %d times after a difference, want one more", len(attempts))
+		}
+	})
+}
+
+func TestProgressTellsSinceWhenTheLoopIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newFakeSource()
+		var fail atomic.Bool
+		progress := new(Progress)
+		p, stop := running(t, src, func(step string) bool { return fail.Load() && step == "program all" },
+			func(c *Config) { c.Progress = progress })
+		defer stop()
+		since := func() (waiting, reached time.Duration) {
+			synctest.Wait()
+			w, r := progress.Read()
+			if !w.IsZero() {
+				waiting = time.Since(w)
+			}
+			return waiting, time.Since(r)
+		}
+		src.update(func(e *model.Edit) { e.SetComplete(); e.SetService(svc("a", 1)) })
+		time.Sleep(10 * time.Second)
+		if w, r := since(); w != 0 || r > 10*time.Second {
+			t.Errorf("all is applied: waiting for %s, reached %s ago", w, r)
+		}
+		fail.Store(true)
+		src.update(func(e *model.Edit) { e.SetService(svc("a", 2)) })
+		time.Sleep(time.Minute)
+		if w, _ := since(); w != time.Minute {
+			t.Errorf("programming fails: waiting for %s, want since the change", w)
+		}
+		fail.Store(false)
+		time.Sleep(30 * time.Second)
+		if w, _ := since(); w != 0 {
+			t.Errorf("programming works again: waiting for %s", w)
+		}
+		stuck := make(chan struct{})
+		p.mu.Lock()
+		p.stuck = stuck
+		p.mu.Unlock()
+		time.Sleep(time.Minute)
+		if w, _ := since(); w < 59*time.Second {
+			t.Errorf("the kernel does not answer: waiting for %s, want about a minute", w)
+		}
+		close(stuck)
 	})
 }
 

@@ -28,6 +28,9 @@ func (l *Loop) round(ctx context.Context, next *model.Snapshot) bool {
 	if ctx.Err() != nil {
 		return false
 	}
+	if !r.broken {
+		l.cfg.Progress.end()
+	}
 	return r.report()
 }
 
@@ -78,7 +81,7 @@ func (r *round) held(n model.ServiceName) bool {
 func (r *round) publish(ctx context.Context) {
 	for _, p := range r.cfg.Publishers {
 		if err := p.Publish(ctx, r.next, r.held); err != nil {
-			r.stale = true
+			r.stale = r.stale || !errors.Is(err, ErrWithdrawn)
 			r.fail(p.Name(), fmt.Errorf("publishing: %w", err))
 		}
 		if n := r.waiting(); n > 0 {

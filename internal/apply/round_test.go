@@ -1,6 +1,8 @@
 package apply
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -164,4 +166,33 @@ func TestManyFailuresAreToldInShort(t *testing.T) {
 	if got := f.Error(); got != want {
 		t.Errorf("got %s", got)
 	}
+}
+
+func TestAPublisherThatHasWithdrawnHoldsNothingUp(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		reaped bool
+	}{{fmt.Errorf("listening: %w", ErrWithdrawn), true}, {errInjected, false}} {
+		u := newUniverse(t.Fatalf)
+		l, p, d := newLoop(nil, u, never, never)
+		l.cfg.Publishers = append(l.cfg.Publishers, incomplete{d, c.err})
+		node := &model.Node{Name: "node1"}
+		l.round(t.Context(), complete(svc("a", 1), svc("b", 2)).On(node))
+		if l.round(t.Context(), complete(svc("a", 1)).On(node)) {
+			t.Errorf("%v: the round counts as a success", c.err)
+		}
+		if there := len(p.programmed[svcName("b")]) > 0; there == c.reaped {
+			t.Errorf("%v: what is gone is still programmed: %t", c.err, there)
+		}
+	}
+}
+
+// incomplete is a Publisher that cannot publish everything.
+type incomplete struct {
+	*fakePublisher
+	err error
+}
+
+func (i incomplete) Publish(context.Context, *model.Snapshot, func(model.ServiceName) bool) error {
+	return i.err
 }

@@ -37,8 +37,21 @@ func NewBatch() *Batch {
 func (b *Batch) Reset() {
 	*b = Batch{b: b.b[:0], msgs: b.msgs[:0]}
 	b.begin(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES)
+	b.b.u32(unix.NFNL_BATCH_GENID, 0)
 	b.end()
 }
+
+// expectation is where the first message has the generation.
+const expectation = 24
+
+// Expect lets the kernel refuse the batch, with ErrOtherGeneration, where the ruleset is at another generation, so that
+// a change by somebody else is noticed. 0 is any.
+func (b *Batch) Expect(generation uint32) {
+	binary.BigEndian.PutUint32(b.b[expectation:], generation)
+}
+
+// Expected is what Expect has set, for fakes of the kernel.
+func (b *Batch) Expected() uint32 { return binary.BigEndian.Uint32(b.b[expectation:]) }
 
 // Len is the number of messages.
 func (b *Batch) Len() int { return len(b.msgs) }
@@ -332,7 +345,6 @@ var errEmpty = errors.New("empty batch")
 const (
 	tableUserdata = 6  // NFTA_TABLE_USERDATA
 	elemCatchAll  = 2  // NFT_SET_ELEM_CATCHALL
-	genProcess    = 3  // NFTA_GEN_PROC_NAME
 	setDescConcat = 2  // NFTA_SET_DESC_CONCAT
 	setFieldLen   = 1  // NFTA_SET_FIELD_LEN
 	setElemKeyEnd = 10 // NFTA_SET_ELEM_KEY_END

@@ -259,19 +259,11 @@ func part(m []byte, each func([]byte)) (done bool, err error) {
 	return false, nil
 }
 
-// Generation is the version of a namespace's whole ruleset: it grows by one with each batch that changes something,
-// whoever sends it.
-type Generation struct {
-	ID      uint32
-	Process string // that made it
-}
-
-// Generation reads the present generation. It takes a few microseconds, whatever the size of the ruleset.
-func (c *Conn) Generation() (g Generation, err error) {
+// Generation reads the version of the namespace's whole ruleset: it grows by one with each batch that changes
+// something, whoever sends it, and is never 0. It takes a few microseconds, whatever the size of the ruleset.
+func (c *Conn) Generation() (id uint32, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err = c.request(unix.NFT_MSG_GETGEN, 0, 0, nil, func(b []byte) {
-		g = Generation{ID: getU32(Attr(b, unix.NFTA_GEN_ID)), Process: getStr(Attr(b, genProcess))}
-	})
-	return g, wrap(err, "read the generation")
+	err = c.request(unix.NFT_MSG_GETGEN, 0, 0, nil, func(b []byte) { id = getU32(Attr(b, unix.NFTA_GEN_ID)) })
+	return id, wrap(err, "read the generation")
 }

@@ -14,6 +14,9 @@ import (
 // to read what is there.
 var ErrUnknownOutcome = errors.New("the kernel's answer was lost, so the batch may or may not have been applied")
 
+// ErrOtherGeneration is what an Error unwraps to where Batch.Expect does not hold.
+const ErrOtherGeneration = unix.ERESTART
+
 // Error is the kernel's refusal of a batch. Nothing of the batch was applied. It unwraps to the error number.
 type Error struct {
 	Errno   unix.Errno

@@ -21,7 +21,7 @@ import (
 // nftables is what the kernel's and the one in memory have in common.
 type nftables interface {
 	Commit(*nfnl.Batch) error
-	Generation() (nfnl.Generation, error)
+	Generation() (uint32, error)
 	Tables(nfnl.Family) ([]nfnl.Table, error)
 	Chains(f nfnl.Family, table string) ([]nfnl.Chain, error)
 	Rules(f nfnl.Family, table, chain string) ([]nfnl.Rule, error)
@@ -284,7 +284,7 @@ func TestGenerationGrowsByOneWithEachChange(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return g.ID
+			return g
 		}
 		element := func(b *nfnl.Batch) {
 			b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(1)})
@@ -306,6 +306,29 @@ func TestDumpOfWhatIsNotThereIsNotFound(t *testing.T) {
 		err := c.Elements(nfnl.IPv4, "none", "none", func() {}, func(nfnl.Element) {})
 		if !errors.Is(err, unix.ENOENT) {
 			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestABatchForAnotherGenerationIsRefused(t *testing.T) {
+	both(t, func(t *testing.T, c nftables) {
+		numbers(t, c)
+		g, err := c.Generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := nfnl.NewBatch()
+		b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(1)})
+		b.Expect(g - 1)
+		var refusal *nfnl.Error
+		if err := c.Commit(b); !errors.Is(err, nfnl.ErrOtherGeneration) || !errors.As(err, &refusal) {
+			t.Errorf("got %v, want a refusal for the generation", err)
+		}
+		for _, expect := range []uint32{g, 0} {
+			b.Expect(expect)
+			if err := c.Commit(b); err != nil {
+				t.Errorf("expecting %d at %d: %v", expect, g, err)
+			}
 		}
 	})
 }

@@ -147,9 +147,7 @@ func TestTamperingIsFoundAndRepaired(t *testing.T) {
 			if !strings.Contains(fmt.Sprint(w.differences()), c.says) {
 				t.Errorf("got %v, want %q", w.differences(), c.says)
 			}
-			if err := w.dp.Observe(context.Background()); err != nil {
-				t.Fatal(err)
-			}
+			w.observed(true)
 			w.programmed()
 			if d := w.differences(); len(d) > 0 {
 				t.Errorf("after: %v", d)
@@ -160,23 +158,48 @@ func TestTamperingIsFoundAndRepaired(t *testing.T) {
 	}
 }
 
+// observed looks for changes by others, until it is time for that.
+func (w *world) observed(want bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		differs, err := w.dp.Observe(context.Background())
+		switch {
+		case err != nil:
+			w.t.Fatal(err)
+		case differs == want:
+			return
+		case differs || time.Now().After(deadline):
+			w.t.Fatalf("differs: %t, want %t", differs, want)
+		}
+	}
+}
+
 func TestObservingAgainFindsLaterTampering(t *testing.T) {
 	w := newWorld(t)
 	w.serve(2, 3)
 	w.apply(w.service("web", 1, nil, "10.244.1.2"))
-	observe := func() {
-		t.Helper()
-		if err := w.dp.Observe(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	observe()
+	w.observed(false)
 	w.apply(w.service("web", 1, nil, "10.244.1.2", "10.244.1.3")) // own changes in between
-	observe()
+	w.observed(false)
 	w.run(w.node, "nft flush map ip minato ep")
-	observe()
+	w.observed(true)
 	w.programmed()
 	netnstest.MustAsk(t, w.node, "tcp", "10.96.0.1:80")
+}
+
+// The number of commits alone would not tell: the tampering moves the generation, and the commit after it does too.
+func TestTamperingJustBeforeACommitIsFound(t *testing.T) {
+	w := newWorld(t)
+	w.serve(2, 3)
+	w.apply(w.service("web", 1, nil, "10.244.1.2"), w.service("other", 2, nil, "10.244.1.2"))
+	w.observed(false)
+	w.run(w.node, "nft flush set ip minato hairpin")
+	w.apply(w.service("other", 2, nil, "10.244.1.3"))
+	w.observed(true)
+	w.programmed()
+	if d := w.differences(); len(d) > 0 {
+		t.Errorf("after: %v", d)
+	}
 }
 
 func TestChainsAndRulesDoNotGrowWithServices(t *testing.T) {

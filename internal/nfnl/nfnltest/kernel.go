@@ -67,7 +67,7 @@ type element struct{ nfnl.Element }
 
 // New makes an empty one.
 func New() *Kernel {
-	return &Kernel{tables: map[nfnl.Family]map[string]*table{}}
+	return &Kernel{tables: map[nfnl.Family]map[string]*table{}, gen: 1}
 }
 
 // Close does nothing: like the kernel's, the tables outlive the socket.
@@ -100,6 +100,9 @@ func (k *Kernel) apply(b *nfnl.Batch, fault Fault) error {
 		return &nfnl.Error{Errno: unix.ENOMEM, Index: -1, Message: "fault on purpose"}
 	case Vanish:
 		return nfnl.ErrUnknownOutcome
+	}
+	if e := b.Expected(); e != 0 && e != k.gen {
+		return &nfnl.Error{Errno: nfnl.ErrOtherGeneration, Index: -1, Message: "commit"}
 	}
 	k.undo = nil
 	i := 0
@@ -139,11 +142,11 @@ func removeKey[K comparable, V any](k *Kernel, m map[K]V, key K) {
 	delete(m, key)
 }
 
-// Generation grows with every commit that changes something.
-func (k *Kernel) Generation() (nfnl.Generation, error) {
+// Generation grows with every commit that changes something. It starts at 1.
+func (k *Kernel) Generation() (uint32, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return nfnl.Generation{ID: k.gen}, nil
+	return k.gen, nil
 }
 
 // Tables lists tables as nfnl.Conn does; so do the others.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"slices"
+	"time"
 
 	"minato/internal/model"
 	"minato/internal/nfnl"
@@ -47,33 +48,36 @@ func (a *Applier) Diff(ctx context.Context) ([]Difference, error) {
 	return a.diff(ctx)
 }
 
-// Observe looks whether somebody else changed the tables. If so the next Program puts them right; what differs is
-// logged. As long as the generation of the namespace's ruleset shows that nobody but this Applier committed anything,
-// it costs next to nothing; now and then all is compared even so.
-func (a *Applier) Observe(ctx context.Context) error {
+// Observe looks whether somebody else changed the tables; if so, what differs is logged, and the next Program puts it
+// right. As long as the generation of the namespace's ruleset shows that nobody but this Applier committed anything,
+// it costs one small request; now and then all is compared even so.
+func (a *Applier) Observe(ctx context.Context) (differs bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if alone, err := a.kernel.alone(); err != nil || alone {
-		return err
+	if a.lost {
+		return false, nil // the next Program reads all again
 	}
-	g, err := a.kernel.Generation()
-	if err != nil {
-		return err
+	if due, err := a.kernel.due(); err != nil || !due {
+		return false, err
+	}
+	start := time.Now()
+	if err := a.kernel.begin(); err != nil {
+		return false, err
 	}
 	found, err := a.diff(ctx)
 	if err != nil {
-		return err
+		a.kernel.known = false
+		return false, err
 	}
 	if len(found) == 0 {
-		a.kernel.compared(g.ID)
-		return nil
+		return false, a.kernel.end(start)
 	}
 	const shown = 10
 	for _, d := range found[:min(shown, len(found))] {
 		a.cfg.Log.Warn("nftables are not as they were programmed and are repaired", "namespace", a.cfg.Netns.String(),
-			"difference", d.String(), "last change of any table by", g.Process)
+			"difference", d.String(), "differences", len(found))
 	}
-	return a.observe()
+	return true, a.observe()
 }
 
 func (a *Applier) diff(ctx context.Context) (out []Difference, err error) {

@@ -35,7 +35,7 @@ import (
 // Kernel is the nf_tables of one network namespace. *nfnl.Conn is the real one.
 type Kernel interface {
 	Commit(*nfnl.Batch) error
-	Generation() (nfnl.Generation, error)
+	Generation() (uint32, error)
 	Tables(nfnl.Family) ([]nfnl.Table, error)
 	Chains(f nfnl.Family, table string) ([]nfnl.Chain, error)
 	Rules(f nfnl.Family, table, chain string) ([]nfnl.Rule, error)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"minato/internal/dataplane/nftables"
 	"minato/internal/model"
@@ -78,13 +79,17 @@ func (a *Applier) outdated() bool {
 // observe reads all tables again. Everything is planned and claimed anew after that.
 func (a *Applier) observe() error {
 	a.lost, a.sweep, a.node, a.seen = true, true, nil, nil
+	start := time.Now()
+	if err := a.kernel.begin(); err != nil {
+		return explainFloor(err)
+	}
 	for _, t := range a.tables {
 		if err := t.observe(); err != nil {
 			return explainFloor(err)
 		}
 	}
 	a.lost = false
-	return nil
+	return a.kernel.end(start)
 }
 
 // round is one call of Program or Reap.

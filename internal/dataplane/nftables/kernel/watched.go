@@ -4,49 +4,94 @@ package kernel
 
 import (
 	"errors"
+	"time"
 
 	"minato/internal/nfnl"
 )
 
-// compareEvery is after how many looks at the generation the tables are compared all the same.
-const compareEvery = 30
+const (
+	// compareEvery is after how long the tables are compared even though nobody has touched them.
+	compareEvery = 30 * time.Minute
+	// restFactor keeps comparing below a twentieth of the time, however often others change tables of theirs.
+	restFactor = 20
+)
 
-// watched counts what the Applier itself commits, so that the generation tells whether anybody else did.
+// watched knows the generation of the ruleset at which kernel and State are equal, so that the generation tells
+// whether anybody else has committed anything since, to whichever table.
 type watched struct {
 	Kernel
-	known   bool   // base is one at which kernel and State were equal
-	base    uint32 // generation
-	commits uint32 // own, since then
-	looks   int    // since then
+	known      bool
+	generation uint32
+	at         time.Time     // of the last comparison
+	took       time.Duration // it
 }
 
-// Commit commits and counts. A commit of unknown outcome makes the count worthless.
+// Commit commits, on the condition that nobody else has in the meantime. If somebody has, that is remembered, and the
+// batch is committed all the same.
 func (w *watched) Commit(b *nfnl.Batch) error {
 	if b.Len() == 0 {
 		return nil
 	}
+	b.Expect(0)
+	if w.known {
+		b.Expect(w.generation)
+	}
 	err := w.Kernel.Commit(b)
+	if w.known && errors.Is(err, nfnl.ErrOtherGeneration) {
+		w.known = false
+		b.Expect(0)
+		err = w.Kernel.Commit(b)
+	}
 	var refusal *nfnl.Error
 	switch {
 	case err == nil:
-		w.commits++
+		return w.follow()
 	case !errors.As(err, &refusal):
 		w.known = false
 	}
 	return err
 }
 
-// alone reports whether nobody else has changed anything since the last comparison.
+// follow notes the generation after a commit of our own. One that changed nothing has not moved it.
+func (w *watched) follow() error {
+	if !w.known {
+		return nil
+	}
+	g, err := w.Generation()
+	w.known = err == nil && (g == w.generation || g == w.generation+1)
+	w.generation = g
+	return nil // the commit itself succeeded
+}
+
+// begin notes the generation before the kernel is read; end tells that State is equal to what was read.
+func (w *watched) begin() error {
+	g, err := w.Generation()
+	w.known, w.generation = err == nil, g
+	return err
+}
+
+func (w *watched) end(start time.Time) error {
+	w.at, w.took = time.Now(), time.Since(start)
+	alone, err := w.alone()
+	w.known = alone
+	return err
+}
+
+// alone reports whether nobody else has changed anything.
 func (w *watched) alone() (bool, error) {
-	w.looks++
-	if !w.known || w.looks > compareEvery {
+	if !w.known {
 		return false, nil
 	}
 	g, err := w.Generation()
-	return err == nil && g.ID == w.base+w.commits, err
+	return err == nil && g == w.generation, err
 }
 
-// compared records that kernel and State were equal at a generation, and that nothing was committed since.
-func (w *watched) compared(generation uint32) {
-	*w = watched{Kernel: w.Kernel, known: true, base: generation}
+// due reports whether the tables are to be compared: because somebody else has changed something, or it is time.
+func (w *watched) due() (bool, error) {
+	since := time.Since(w.at)
+	if since < restFactor*w.took {
+		return false, nil
+	}
+	alone, err := w.alone()
+	return err == nil && (!alone || since > compareEvery), err
 }
