@@ -201,6 +201,9 @@ type Node struct {
 	Ready    bool
 	// NoLoadBalancers is the label node.kubernetes.io/exclude-from-external-load-balancers.
 	NoLoadBalancers bool
+	// Leaving says that the node is being deleted, or that the cluster autoscaler will (taint
+	// ToBeDeletedByClusterAutoscaler). What it has goes on, but load balancers are to turn away (KEP-3836).
+	Leaving bool
 }
 
 // Addr is the node's first address of the family, invalid when it has none.

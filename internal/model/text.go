@@ -77,11 +77,14 @@ func (s *Service) attributes() string {
 	return strings.Join(a, "")
 }
 
-func (n *Node) attributes() string {
+func (n *Node) attributes() (a string) {
 	if n.NoLoadBalancers {
-		return " noLoadBalancers"
+		a += " noLoadBalancers"
 	}
-	return ""
+	if n.Leaving {
+		a += " leaving"
+	}
+	return a
 }
 
 func (f Frontend) String() string {

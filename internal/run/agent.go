@@ -10,6 +10,7 @@ import (
 	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/dns"
 	dnsserver "minato/internal/dns/server"
+	healthserver "minato/internal/health/server"
 	"minato/internal/ingress/proxy"
 	"minato/internal/model"
 	"minato/internal/netns"
@@ -79,9 +80,12 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	if err := u.startIngress(a, log); err != nil {
 		return err
 	}
+	progress := new(apply.Progress)
+	health := healthserver.New(healthserver.Config{Netns: a.netns, Addrs: a.node.Addrs, Progress: progress, Log: log})
+	u.goRun("health of "+a.node.Name, health.Run)
 	loop := apply.New(apply.Config{
-		Source: u.builder, Node: a.node, Board: u.board, Log: log,
-		Programmers: []apply.Programmer{a.dataplane}, Publishers: []apply.Publisher{a.table, a.ingress, speaker},
+		Source: u.builder, Node: a.node, Board: u.board, Log: log, Progress: progress,
+		Programmers: []apply.Programmer{a.dataplane}, Publishers: []apply.Publisher{a.table, a.ingress, speaker, health},
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
 	return nil

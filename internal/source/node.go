@@ -8,11 +8,16 @@ import (
 	"minato/internal/model"
 )
 
+// beingScaledDown is the taint which the cluster autoscaler gives a node before it deletes it.
+const beingScaledDown = "ToBeDeletedByClusterAutoscaler"
+
 // Node converts an API object. It is pure. The addresses are the internal ones, or, where there are none, the
 // external ones. Netns is not known to the API and stays empty.
 func Node(o *corev1.Node) *model.Node {
 	n := &model.Node{Name: o.Name, Zone: o.Labels[corev1.LabelTopologyZone]}
 	_, n.NoLoadBalancers = o.Labels[corev1.LabelNodeExcludeBalancers]
+	n.Leaving = o.DeletionTimestamp != nil ||
+		slices.ContainsFunc(o.Spec.Taints, func(t corev1.Taint) bool { return t.Key == beingScaledDown })
 	for _, t := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
 		for _, a := range o.Status.Addresses {
 			if addr, ok := parseAddr(a.Address); ok && a.Type == t && !slices.Contains(n.Addrs, addr) {
@@ -42,5 +47,6 @@ func Node(o *corev1.Node) *model.Node {
 
 func sameNode(a, b *model.Node) bool {
 	return a.Name == b.Name && a.Netns == b.Netns && a.Zone == b.Zone && a.Ready == b.Ready && a.NoLoadBalancers == b.NoLoadBalancers &&
+		a.Leaving == b.Leaving &&
 		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }
