@@ -1,11 +1,13 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"minato/internal/announce"
 	"minato/internal/model"
 )
 
@@ -22,9 +24,11 @@ func (t *trace) forward(s *model.Service, f model.Frontend) {
 		t.end(Delivered, "%s itself answers at this address, nothing is translated", t.r.From.Node)
 		return
 	}
-	n := t.node(f)
+	n := t.node(s, f)
 	if n == nil {
-		t.end(Dropped, "no node is known that would answer at %s", t.r.Addr)
+		if t.r.Verdict == "" {
+			t.end(Dropped, "no node is known that would answer at %s", t.r.Addr)
+		}
 		return
 	}
 	scope := model.Outside
@@ -77,7 +81,7 @@ func (t *trace) conclude(s *model.Service, f model.Frontend, n *model.Node, sel 
 
 // node is the one that chooses the backend. Inside the cluster that is the origin's own, except for a NodePort at
 // another node's address: the packet goes there as it is.
-func (t *trace) node(f model.Frontend) *model.Node {
+func (t *trace) node(s *model.Service, f model.Frontend) *model.Node {
 	owner := t.Snapshot.LocalNode(t.r.Addr.Addr())
 	if f.Kind == model.NodePort || owner != nil && t.r.From.Kind == fromLAN {
 		return owner
@@ -85,11 +89,44 @@ func (t *trace) node(f model.Frontend) *model.Node {
 	if t.r.From.Node != "" {
 		return t.Snapshot.NodeNamed(t.r.From.Node)
 	}
+	if f.Kind == model.LoadBalancer {
+		if n, known := t.announcer(s, f); known {
+			return n
+		}
+	}
 	for n := range t.Snapshot.Nodes() {
 		t.notef("which node gets packets for %s is not known here: this is as seen by %s", t.r.Addr.Addr(), n.Name)
 		return n
 	}
 	return nil
+}
+
+// announcer is the node that answers on the LAN for a load balancer address, nil where nobody does. It is not known
+// where somebody else announces the address.
+func (t *trace) announcer(s *model.Service, f model.Frontend) (n *model.Node, known bool) {
+	a := announce.New(t.Snapshot).Of(f.Addr.Addr())
+	if a == nil || slices.Contains([]announce.Reason{announce.NoPool, announce.OtherWay, announce.Elsewhere}, a.Why) {
+		return nil, false
+	}
+	if a.Node != "" {
+		t.notef("%s announces %s on the LAN (pool %s)", a.Node, a.Addr, a.Pool)
+		return t.Snapshot.NodeNamed(a.Node), true
+	}
+	for _, l := range model.Select(s, f, nil, model.Outside).LeftOut {
+		t.r.LeftOut = append(t.r.LeftOut, leftOut(l))
+	}
+	if a.Why == announce.NoEndpoint {
+		t.end(Dropped, "nobody announces %s on the LAN, because Service %s has no ready backend", a.Addr, s.Name)
+		t.adviseBackends(s)
+		return nil, true
+	}
+	var reasons []string
+	for _, l := range a.LeftOut {
+		reasons = append(reasons, l.Node+": "+l.Reason.String())
+	}
+	t.end(Dropped, "nobody announces %s on the LAN: %s", a.Addr, cmp.Or(strings.Join(reasons, "; "), a.Why.String()))
+	t.advise("`minato show announcements` says of every address who announces it")
+	return nil, true
 }
 
 // allowed applies loadBalancerSourceRanges, which hold for load balancer addresses only, whoever asks.
@@ -134,6 +171,8 @@ func (t *trace) source(s *model.Service, f model.Frontend, n *model.Node, backen
 	switch {
 	case o.Kind == fromNode && o.Node == n.Name:
 		return node, "the node's own address"
+	case slices.Contains(n.Addrs, backend):
+		return o.address(own), "its own address: the backend is in the network of " + n.Name + " itself, through which replies leave anyway"
 	case own.IsValid() && own == backend:
 		return node, "masqueraded, since a pod that reaches itself through a Service must not see its own address come in"
 	case f.Kind == model.ClusterIP && o.Node == n.Name:
