@@ -231,6 +231,15 @@ func DNAT(f Family, addr, port Reg) Expr {
 	})
 }
 
+// DNATAddr sends the connection to the address in a register, and leaves the port as it is.
+func DNATAddr(f Family, addr Reg) Expr {
+	return expr("nat", func(a *attrs) {
+		a.u32(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT)
+		a.u32(unix.NFTA_NAT_FAMILY, uint32(f))
+		a.u32(unix.NFTA_NAT_REG_ADDR_MIN, uint32(addr))
+	})
+}
+
 const fullyRandom = 1 << 4 // NF_NAT_RANGE_PROTO_RANDOM_FULLY
 
 // SNAT gives the connection the source address in a register and a random source port.

@@ -56,8 +56,9 @@ const (
 
 // The priorities of base chains, as nft names them.
 const (
-	PriorityDNAT int32 = -100
-	PrioritySNAT int32 = 100
+	PriorityDNAT   int32 = -100
+	PriorityFilter int32 = 0
+	PrioritySNAT   int32 = 100
 )
 
 // Chain is a chain; with a Type ("nat", "filter", "route") it is a base chain at Hook.

@@ -116,15 +116,6 @@ func TestLoadBalancerAddressServesClientsInRangeOnly(t *testing.T) {
 	w.serve(2)
 	client := w.pod(9)
 	w.run(w.outside, "ip route add 172.30.0.200/31 via "+nodeAddr)
-	balanced := func(addr string, ranges ...string) func(*model.Service) {
-		return func(s *model.Service) {
-			s.Frontends = append(s.Frontends, model.Frontend{Addr: netip.MustParseAddrPort(addr), Protocol: model.TCP,
-				Kind: model.LoadBalancer, PortName: "tcp"})
-			for _, r := range ranges {
-				s.SourceRanges = append(s.SourceRanges, netip.MustParsePrefix(r))
-			}
-		}
-	}
 	w.apply(w.service("open", 1, balanced("172.30.0.200:80"), "10.244.1.2"),
 		w.service("guarded", 2, balanced("172.30.0.201:80", "10.0.0.0/8", "192.0.2.0/24"), "10.244.1.2"))
 	if a := netnstest.MustAsk(t, w.outside, "tcp", "172.30.0.200:80"); a.Peer.String() != nodeAddr {
@@ -218,4 +209,63 @@ func TestAffinityHoldsUntilTheEndpointGoes(t *testing.T) {
 func timedOut(err error) bool {
 	var n net.Error
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &n) && n.Timeout()
+}
+
+// balanced gives a Service an address of a load balancer, for TCP.
+func balanced(addr string, ranges ...string) func(*model.Service) {
+	return func(s *model.Service) {
+		s.Type = model.TypeLoadBalancer
+		s.Frontends = append(s.Frontends, model.Frontend{Addr: netip.MustParseAddrPort(addr), Protocol: model.TCP,
+			Kind: model.LoadBalancer, PortName: "tcp"})
+		for _, r := range ranges {
+			s.SourceRanges = append(s.SourceRanges, netip.MustParsePrefix(r))
+		}
+	}
+}
+
+func TestLoadBalancerAddressAnswersPings(t *testing.T) {
+	w := newWorld(t)
+	w.serve(2)
+	client := w.pod(9)
+	w.run(w.outside, "ip route add 172.30.0.200/32 via "+nodeAddr)
+	lb := func(s *model.Service) {
+		balanced("172.30.0.200:80")(s)
+		balanced("[fd00:31::200]:80")(s)
+	}
+	w.apply(w.service("web", 1, lb, "10.244.1.2", "fd00:244:1::2"))
+	for _, addr := range []string{"172.30.0.200", "fd00:31::200"} {
+		for _, from := range []netns.NS{w.outside, client, w.node} {
+			if err := ping(from, addr); err != nil {
+				t.Errorf("ping %s from %s: %v", addr, from, err)
+			}
+		}
+	}
+	w.apply(w.service("web", 1, nil, "10.244.1.2"))
+	for _, addr := range []string{"172.30.0.200", "fd00:31::200"} {
+		if err := ping(client, addr); err == nil {
+			t.Errorf("%s answers, and is nobody's any more", addr)
+		}
+	}
+}
+
+func TestUndefinedPortOfALoadBalancerAddressIsNotPassedOn(t *testing.T) {
+	w := newWorld(t)
+	w.serve(2)
+	client := w.pod(9)
+	external := func(s *model.Service) {
+		s.Frontends = append(s.Frontends, model.Frontend{Addr: netip.MustParseAddrPort("192.0.2.7:80"), Protocol: model.TCP,
+			Kind: model.ExternalIP, PortName: "tcp"})
+	}
+	w.run(w.outside, "ip address add 192.0.2.6/32 dev lo", "ip address add 192.0.2.7/32 dev lo")
+	for _, addr := range []string{"192.0.2.6", "192.0.2.7"} { // both could be reached: what keeps packets away is a rule
+		netnstest.ServeTCP(t, w.outside, addr, addr+":81")
+	}
+	w.apply(w.service("balanced", 1, balanced("192.0.2.6:80"), "10.244.1.2"), w.service("external", 2, external, "10.244.1.2"))
+	netnstest.MustAsk(t, client, "tcp", "192.0.2.6:80")
+	if _, err := netnstest.Ask(client, "tcp", "192.0.2.6:81"); !timedOut(err) {
+		t.Errorf("another port of a load balancer's address: got %v, want silence", err)
+	}
+	if a := netnstest.MustAsk(t, client, "tcp", "192.0.2.7:81"); a.Name != "192.0.2.7" {
+		t.Errorf("another port of an external IP: answered by %s, want the machine that has the address", a.Name)
+	}
 }

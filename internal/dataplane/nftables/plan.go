@@ -89,6 +89,9 @@ type ServicePlan struct {
 	Hairpin []netip.Addr
 	// ClusterIPs are refused at every port that is not a frontend.
 	ClusterIPs []netip.Addr
+	// LoadBalancers are addresses that answer pings and drop everything else that comes to a port which is no frontend:
+	// nobody has them on a link, so packets would go round between router and node.
+	LoadBalancers []netip.Addr
 	// Pass are ClusterIPs that somebody else serves: this node's DNS server, or another proxy.
 	Pass []netip.Addr
 }
@@ -145,8 +148,11 @@ func (b *builder) frontend(f model.Frontend) {
 			b.keys = append(b.keys, pool.Key)
 		}
 	}
-	if f.Kind == model.ClusterIP {
+	switch f.Kind {
+	case model.ClusterIP:
 		b.plan.ClusterIPs = append(b.plan.ClusterIPs, f.Addr.Addr())
+	case model.LoadBalancer:
+		b.plan.LoadBalancers = append(b.plan.LoadBalancers, f.Addr.Addr())
 	}
 }
 
@@ -221,6 +227,7 @@ func (b *builder) finish() *ServicePlan {
 	slices.SortStableFunc(p.Frontends, func(a, b Frontend) int { return a.Key.Compare(b.Key) })
 	p.Frontends = slices.CompactFunc(p.Frontends, func(a, b Frontend) bool { return a.Key == b.Key })
 	p.ClusterIPs = sortedAddrs(p.ClusterIPs)
+	p.LoadBalancers = sortedAddrs(p.LoadBalancers)
 	p.Hairpin = sortedAddrs(b.local)
 	return p
 }

@@ -96,6 +96,7 @@ service default/web
     endpoint 10.244.2.6:8080 probability=0.500
   frontend outside 192.0.2.1:80/tcp LoadBalancer: affinity 3h0m0s over 2 of "http"/tcp/ipv4/Cluster, masquerade, from [172.30.0.0/24 192.0.2.1/32] only
   frontend inside 192.0.2.1:80/tcp LoadBalancer: affinity 3h0m0s over 2 of "http"/tcp/ipv4/Cluster, masquerade, from [172.30.0.0/24 192.0.2.1/32] only
+  drop other ports of 192.0.2.1, answer its pings
 `},
 		{"what the node answers itself is left alone",
 			service(func(s *model.Service) { s.ClusterIPs = []netip.Addr{netip.MustParseAddr("10.96.0.10")} }, frontend(model.ClusterIP, "10.96.0.10:53")), true, `

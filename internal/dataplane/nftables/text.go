@@ -66,6 +66,9 @@ func (p *ServicePlan) writeText(b *strings.Builder) {
 	for _, a := range p.ClusterIPs {
 		fmt.Fprintf(b, "  refuse other ports of %s\n", a)
 	}
+	for _, a := range p.LoadBalancers {
+		fmt.Fprintf(b, "  drop other ports of %s, answer its pings\n", a)
+	}
 	for _, a := range p.Pass {
 		fmt.Fprintf(b, "  leave %s alone\n", a)
 	}

@@ -17,6 +17,7 @@ import (
 type Packet struct {
 	Src, Dst netip.AddrPort
 	Protocol uint8
+	ICMPType uint8 // its first byte, of ICMP and ICMPv6
 	// Original is the destination before translation and marks the connection as translated; for postrouting.
 	Original netip.AddrPort
 	// Random answers the rules' random numbers below n; nil: always 0.
@@ -167,6 +168,8 @@ func (m *machine) payload(base, offset, length uint32) []byte {
 		return src
 	case base == unix.NFT_PAYLOAD_NETWORK_HEADER && offset == at+uint32(len(src)) && length == uint32(len(dst)):
 		return dst
+	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && offset == 0 && length == 1:
+		return []byte{m.p.ICMPType}
 	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && offset == 2 && length == 2:
 		return binary.BigEndian.AppendUint16(nil, m.p.Dst.Port())
 	}
@@ -310,6 +313,10 @@ func (m *machine) nat(a func(uint16) []byte) {
 	m.out.Action, m.out.To = "snat", netip.AddrPortFrom(addr, 0)
 	if u32(a(unix.NFTA_NAT_TYPE)) == unix.NFT_NAT_DNAT {
 		m.out.Action = "dnat"
-		m.out.To = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(m.value(a(unix.NFTA_NAT_REG_PROTO_MIN), 2)))
+		port := m.p.Dst.Port()
+		if reg := a(unix.NFTA_NAT_REG_PROTO_MIN); reg != nil {
+			port = binary.BigEndian.Uint16(m.value(reg, 2))
+		}
+		m.out.To = netip.AddrPortFrom(addr, port)
 	}
 }

@@ -297,13 +297,14 @@ func (w *wanted) cleanPools() {
 	}
 }
 
-// holdAddrs takes the addresses of the plan. Without reap a ClusterIP that is gone stays refused at other ports.
+// holdAddrs takes the addresses of the plan. Without reap an address that is gone keeps its other ports closed.
 func (w *wanted) holdAddrs() {
-	vips := w.ours(w.plan.ClusterIPs)
+	vips, lbs := w.ours(w.plan.ClusterIPs), w.ours(w.plan.LoadBalancers)
 	if !w.reap {
-		vips = union(vips, w.h.addrs[setVIP])
+		vips, lbs = union(vips, w.h.addrs[setVIP]), union(lbs, w.h.addrs[setLB])
 	}
-	for set, addrs := range map[SetName][]netip.Addr{setHairpin: w.ours(w.plan.Hairpin), setVIP: vips, setPass: w.ours(w.plan.Pass)} {
+	for set, addrs := range map[SetName][]netip.Addr{setHairpin: w.ours(w.plan.Hairpin), setVIP: vips, setLB: lbs,
+		setPass: w.ours(w.plan.Pass)} {
 		w.touch(set, addrs)
 		w.touch(set, w.ledger.hold(w.h, set, addrs))
 	}

@@ -14,7 +14,7 @@ import (
 // Element is one element of one of the maps, in words. Which fields count depends on the set.
 type Element struct {
 	Set      SetName
-	Key      nftables.Key   // key of svc and masq; its Addr alone that of hairpin, vip and pass
+	Key      nftables.Key   // key of svc and masq; its Addr alone that of hairpin, vip, lb and pass
 	Pool     uint32         // data of svc, key of slot and allow
 	Prefix   netip.Prefix   // key of allow
 	Slot     uint32         // key of slot

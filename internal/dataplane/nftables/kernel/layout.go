@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"minato/internal/nfnl"
 )
 
@@ -27,6 +29,7 @@ const (
 	setMasq    SetName = "masq"    // scope . address . protocol . port of connections to masquerade
 	setHairpin SetName = "hairpin" // address . address of endpoints on this node
 	setVIP     SetName = "vip"     // ClusterIPs, refused at ports that are no frontend
+	setLB      SetName = "lb"      // load balancer addresses, pinged, and dropped at ports that are no frontend
 	setPass    SetName = "pass"    // ClusterIPs that are left alone
 )
 
@@ -42,13 +45,15 @@ type family struct {
 	words        int // registers of an address
 	saddr, daddr uint32
 	ctSrc, ctDst nfnl.CtKey
+	icmp         uint8 // protocol number
+	echoRequest  uint8
 }
 
 var (
 	ipv4 = family{id: nfnl.IPv4, addrType: nfnl.TypeAddr4, addrLen: 4, words: 1, saddr: 12, daddr: 16,
-		ctSrc: nfnl.CtSrc4, ctDst: nfnl.CtDst4}
+		ctSrc: nfnl.CtSrc4, ctDst: nfnl.CtDst4, icmp: unix.IPPROTO_ICMP, echoRequest: 8}
 	ipv6 = family{id: nfnl.IPv6, ipv6: true, addrType: nfnl.TypeAddr6, addrLen: 16, words: 4, saddr: 8, daddr: 24,
-		ctSrc: nfnl.CtSrc6, ctDst: nfnl.CtDst6}
+		ctSrc: nfnl.CtSrc6, ctDst: nfnl.CtDst6, icmp: unix.IPPROTO_ICMPV6, echoRequest: 128}
 )
 
 // sets are the sets of a table, in an order in which they can be made.
@@ -73,6 +78,7 @@ func (f *family) sets(table string) []nfnl.Set {
 		{Name: string(setMasq), KeyType: key, KeyLen: f.addrLen + 12},
 		{Name: string(setHairpin), KeyType: nfnl.Concat(f.addrType, f.addrType), KeyLen: 2 * f.addrLen},
 		{Name: string(setVIP), KeyType: f.addrType, KeyLen: f.addrLen},
+		{Name: string(setLB), KeyType: f.addrType, KeyLen: f.addrLen},
 		{Name: string(setPass), KeyType: f.addrType, KeyLen: f.addrLen},
 	}
 	for i := range sets {

@@ -14,7 +14,7 @@ import (
 )
 
 // stateSets are the sets that a State mirrors.
-var stateSets = []SetName{setSvc, setClass, setSlot, setEp, setAllow, setMasq, setHairpin, setVIP, setPass}
+var stateSets = []SetName{setSvc, setClass, setSlot, setEp, setAllow, setMasq, setHairpin, setVIP, setLB, setPass}
 
 // observe reads the table from the kernel, and makes it if there is none. The ledger starts anew: what is held has
 // to be claimed again.

@@ -14,6 +14,7 @@ import (
 const (
 	chainPrerouting  = "prerouting"
 	chainOutput      = "output"
+	chainForward     = "forward"
 	chainPostrouting = "postrouting"
 	chainVIP         = "vip"
 	chainSource      = "source"
@@ -30,15 +31,16 @@ type ruleset struct {
 }
 
 func (r ruleset) chains() []nfnl.Chain {
-	base := func(name string, hook nfnl.Hook, priority int32) nfnl.Chain {
-		return nfnl.Chain{Family: r.id, Table: r.table, Name: name, Type: "nat", Hook: hook, Priority: priority}
+	base := func(name, typ string, hook nfnl.Hook, priority int32) nfnl.Chain {
+		return nfnl.Chain{Family: r.id, Table: r.table, Name: name, Type: typ, Hook: hook, Priority: priority}
 	}
 	plain := func(name string) nfnl.Chain { return nfnl.Chain{Family: r.id, Table: r.table, Name: name} }
 	return []nfnl.Chain{
 		plain(chainReject), plain(chainDrop), plain(chainVIP), plain(chainSource),
-		base(chainPrerouting, nfnl.Prerouting, nfnl.PriorityDNAT),
-		base(chainOutput, nfnl.Output, nfnl.PriorityDNAT),
-		base(chainPostrouting, nfnl.Postrouting, nfnl.PrioritySNAT),
+		base(chainPrerouting, "nat", nfnl.Prerouting, nfnl.PriorityDNAT),
+		base(chainOutput, "nat", nfnl.Output, nfnl.PriorityDNAT),
+		base(chainForward, "filter", nfnl.Forward, nfnl.PriorityFilter),
+		base(chainPostrouting, "nat", nfnl.Postrouting, nfnl.PrioritySNAT),
 	}
 }
 
@@ -108,8 +110,20 @@ func (r ruleset) static() []nfnl.Rule {
 			nfnl.LookupVerdict(string(setClass), svc+2)))
 		add(c, "frontend without a class", r.key(), seq(nfnl.Lookup(string(setSvc), nfnl.R(rKey))), decide(nfnl.Drop, ""))
 		add(c, "rest of the service range", seq(daddr, nfnl.Lookup(string(setRange), nfnl.R(0))), decide(nfnl.Goto, chainVIP))
+		add(c, "ping", r.ping(daddr))
 	}
+	add(chainForward, "no such port of a load balancer", seq(daddr, nfnl.Lookup(string(setLB), nfnl.R(0))), decide(nfnl.Drop, ""))
 	return append(out, r.postrouting()...)
+}
+
+// ping lets the node answer echo requests to the address of a load balancer.
+func (r ruleset) ping(daddr nfnl.Expr) []nfnl.Expr {
+	return seq(
+		nfnl.Meta(nfnl.MetaL4Proto, nfnl.R(0)), nfnl.Cmp(nfnl.Equal, nfnl.R(0), []byte{r.icmp}),
+		nfnl.Payload(nfnl.TransportHeader, 0, 1, nfnl.R(0)), nfnl.Cmp(nfnl.Equal, nfnl.R(0), []byte{r.echoRequest}),
+		daddr, nfnl.Lookup(string(setLB), nfnl.R(0)),
+		nfnl.Immediate(nfnl.R(0), nfnl.Number(0)), nfnl.LookupMap(string(setNode), nfnl.R(0), nfnl.R(r.words)),
+		nfnl.Counter(), nfnl.DNATAddr(r.id, nfnl.R(r.words)))
 }
 
 // postrouting gives connections that were translated, and need it, the node's own address.

@@ -17,7 +17,7 @@ type State struct {
 	allow   map[uint32]map[netip.Prefix]bool // by pool
 	slots   map[uint32][]uint32              // pool -> endpoint of each slot, 0 where there is none
 	eps     map[uint32]netip.AddrPort
-	addrs   map[SetName]map[netip.Addr]bool // hairpin, vip, pass
+	addrs   map[SetName]map[netip.Addr]bool // of addrSets
 	classes map[class]bool
 
 	// Ids are given once and never again, so that no remembered client and no packet underway can come to another
@@ -32,7 +32,7 @@ type target struct {
 }
 
 // addrSets are the sets whose elements are addresses that several Services may want.
-var addrSets = []SetName{setHairpin, setVIP, setPass}
+var addrSets = []SetName{setHairpin, setVIP, setLB, setPass}
 
 func newState() *State {
 	s := &State{
