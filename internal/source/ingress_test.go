@@ -40,13 +40,17 @@ func newTLSSecret(t *testing.T, name, host string) (o *corev1.Secret, keyText st
 	if err != nil {
 		t.Fatal(err)
 	}
+	private, err := key.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Type: corev1.SecretTypeTLS,
 		Data: map[string][]byte{
 			"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
 			"tls.key": pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}),
 		},
-	}, key.D.String()
+	}, new(big.Int).SetBytes(private).String() // as %v would print it
 }
 
 func secret(t *testing.T, o *corev1.Secret) *source.SecretObject {
