@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"net/http/httputil"
 	"strconv"
 	"strings"
@@ -15,16 +14,13 @@ import (
 // newProxy forwards the requests of one pool.
 func (s *Server) newProxy(p *pool) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
-		Transport: p,
-		Rewrite:   s.rewrite,
-		ModifyResponse: func(r *http.Response) error {
-			exchangeOf(r.Request).status = r.StatusCode
-			return nil
-		},
-		FlushInterval: -1, // what a backend sends goes on at once
-		BufferPool:    &s.buffers,
-		ErrorLog:      slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
-		ErrorHandler:  s.failed,
+		Transport:      p,
+		Rewrite:        s.rewrite,
+		ModifyResponse: s.responding,
+		FlushInterval:  -1, // what a backend sends goes on at once
+		BufferPool:     &s.buffers,
+		ErrorLog:       slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		ErrorHandler:   s.failed,
 	}
 }
 
@@ -34,6 +30,9 @@ func (s *Server) rewrite(r *httputil.ProxyRequest) {
 	in, out := r.In, r.Out
 	out.URL.Scheme, out.URL.Host = "http", "backend" // the endpoint's Transport knows where
 	out.URL.RawQuery = in.URL.RawQuery               // as it came; no rule looks at it
+	if out.Body != nil {
+		out.Body = in.Body // without ReverseProxy's cover, which cannot be read after a first backend was not reached
+	}
 	h := out.Header
 	for name := range h {
 		if strings.IndexByte(name, '_') >= 0 { // CGI takes X_Real_Ip for X-Real-Ip

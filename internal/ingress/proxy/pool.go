@@ -142,9 +142,10 @@ func pick(all, tried []*endpoint, now func() time.Time) *endpoint {
 	if n == 0 {
 		return nil
 	}
-	best := all[rand.IntN(n)]
+	first := rand.IntN(n)
+	best := all[first]
 	if n > 1 {
-		best = better(best, all[rand.IntN(n)], now)
+		best = better(best, all[(first+1+rand.IntN(n-1))%n], now)
 	}
 	if len(tried) == 0 && !best.avoided(now) {
 		return best

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"minato/internal/ingress"
@@ -16,8 +14,10 @@ import (
 
 // exchange is one request on its way. It belongs to the goroutine that serves it.
 type exchange struct {
-	endpoint *endpoint // that has the request now
-	status   int       // sent to the client; 0: none, because it went away
+	endpoint *endpoint    // that has the request now
+	body     *requestBody // nil: the request has none
+	status   int          // sent to the client; 0: none, because it went away
+	http1    bool
 }
 
 type exchangeKey struct{}
@@ -39,10 +39,11 @@ func (x *exchange) use(e *endpoint) {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{}
+	x := &exchange{http1: r.ProtoMajor == 1}
 	start := time.Now()
 	s.active.Add(1)
 	defer func() {
+		x.body.Close()
 		var backend string
 		if x.endpoint != nil {
 			backend = x.endpoint.addr.String()
@@ -88,7 +89,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	r.URL.Path, r.URL.RawPath = path.Decoded, path.Escaped
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = newRequestBody(w, r, route.MaxBody, s.cfg.Timeouts.Client)
+		x.body = newRequestBody(w, r, route.MaxBody, s.cfg.Timeouts.Client)
+		r.Body = x.body
 	}
 	t.pools[route.Pool].proxy.ServeHTTP(w, r)
 }
@@ -116,19 +118,36 @@ func refuse(w http.ResponseWriter, x *exchange, status int, text string) {
 	fmt.Fprintf(w, "%d %s\n%s\n", status, http.StatusText(status), text) // a client that went away needs no answer
 }
 
+// last reports whether the response must be the connection's last one.
+func (x *exchange) last() bool { return x.http1 && !x.body.whole() }
+
+// responding is the ModifyResponse of every pool.
+func (s *Server) responding(r *http.Response) error {
+	x := exchangeOf(r.Request)
+	if x.status = r.StatusCode; x.last() {
+		r.Header.Set("Connection", "close")
+	}
+	return nil
+}
+
 // failed answers when there is no response of a backend. It is the ErrorHandler of every pool.
 func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r)
+	if x.last() {
+		w.Header().Set("Connection", "close")
+	}
 	var tooLarge *http.MaxBytesError
 	var timeout net.Error
-	switch {
-	case errors.As(err, &tooLarge):
+	switch failure := x.body.failure(); {
+	case errors.As(failure, &tooLarge):
 		refuse(w, x, http.StatusRequestEntityTooLarge, "The request is larger than its Ingress allows.")
-	case errors.Is(err, errClientSilent):
+	case errors.Is(failure, errClientSilent):
 		refuse(w, x, http.StatusRequestTimeout, "The request did not come to its end.")
 	case r.Context().Err() != nil: // nobody is there to read an answer
 		x.status = 0
 		panic(http.ErrAbortHandler)
+	case failure != nil:
+		refuse(w, x, http.StatusBadRequest, "The body of the request is malformed.")
 	case errors.Is(err, errNoBackend):
 		refuse(w, x, http.StatusServiceUnavailable, "The Service behind this address has no backend that is ready.")
 	case errors.As(err, &timeout) && timeout.Timeout():
@@ -137,51 +156,4 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
 		refuse(w, x, http.StatusBadGateway, "The backend could not be reached, or its answer was not HTTP.")
 	}
 	s.cfg.Log.Debug("ingress: request failed", "host", r.Host, "path", r.URL.Path, "status", x.status, "error", err)
-}
-
-// errClientSilent says that the client has stopped in the middle of a body.
-var errClientSilent = errors.New("the client sent nothing for too long")
-
-// requestBody is a client's body, with a bound on silence and, where the Ingress has one, on size.
-type requestBody struct {
-	io.ReadCloser
-	control *http.ResponseController
-	limit   time.Duration
-	reading atomic.Bool
-}
-
-func newRequestBody(w http.ResponseWriter, r *http.Request, maxBytes int64, limit time.Duration) *requestBody {
-	b := &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), limit: limit}
-	if maxBytes > 0 {
-		b.ReadCloser = http.MaxBytesReader(w, r.Body, maxBytes)
-	}
-	if r.ProtoMajor == 1 {
-		// Without it the server would read the rest of the body before it lets a response begin.
-		_ = b.control.EnableFullDuplex() // an error says that the protocol is so anyway
-	}
-	return b
-}
-
-func (b *requestBody) Read(p []byte) (int, error) {
-	_ = b.control.SetReadDeadline(time.Now().Add(b.limit)) // an error shows in Read
-	b.reading.Store(true)
-	n, err := b.ReadCloser.Read(p)
-	b.reading.Store(false)
-	switch timeout := net.Error(nil); {
-	case err == nil:
-	case errors.As(err, &timeout) && timeout.Timeout():
-		err = errClientSilent
-	default: // the end: the server goes on reading this connection by its own times
-		_ = b.control.SetReadDeadline(time.Time{})
-	}
-	return n, err
-}
-
-// Close ends a Read that waits for a client whose request was answered already. It does not close the body, which is
-// the server's and may be needed for another backend.
-func (b *requestBody) Close() error {
-	if b.reading.Load() {
-		return b.control.SetReadDeadline(time.Now())
-	}
-	return nil
 }

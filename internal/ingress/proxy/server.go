@@ -205,9 +205,9 @@ func (s *Server) open(ctx context.Context) (*front, error) {
 				at := netip.AddrPortFrom(a, port)
 				l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.String())
 				if errors.Is(err, unix.EADDRINUSE) {
-					return fmt.Errorf("Ingresses are not served: %w: another program has %s; `ss -lntp 'sport = %d'` on the node names it: stop it, or let it listen on addresses of its own only", ErrPortTaken, at, port)
+					return fmt.Errorf("no Ingress is served: %w: another program has %s; `ss -lntp 'sport = %d'` on the node names it: stop it, or let it listen on addresses of its own only", ErrPortTaken, at, port)
 				} else if err != nil {
-					return fmt.Errorf("Ingresses are not served: listen on %s: %w", at, err)
+					return fmt.Errorf("no Ingress is served: listen on %s: %w", at, err)
 				}
 				*to = append(*to, stallListener{l, s.cfg.Timeouts.Client})
 			}
@@ -241,13 +241,15 @@ func (s *Server) serve(ctx context.Context, plain, secure []net.Listener) *front
 		MaxHeaderBytes:    32 << 10, // nginx: large_client_header_buffers 4 8k
 		Protocols:         protocols,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 128},
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate},
-		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		// NextProtos is said here, because a server of both kinds of listeners would else set up HTTP/2 or not by
+		// which of them is first.
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate, NextProtos: []string{"h2", "http/1.1"}},
+		ErrorLog:  slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	accept := func(serve func(net.Listener) error, l net.Listener) {
 		f.serving.Go(func() {
 			if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
-				f.errs <- fmt.Errorf("Ingresses are not served: accept connections at %s: %w", l.Addr(), err)
+				f.errs <- fmt.Errorf("no Ingress is served: accept connections at %s: %w", l.Addr(), err)
 			}
 		})
 	}
