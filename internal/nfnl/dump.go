@@ -185,7 +185,7 @@ func wrap(err error, format string, a ...any) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("nf_tables: "+format+": %w", append(a, err)...)
+	return fmt.Errorf("netfilter: "+format+": %w", append(a, err)...)
 }
 
 // dump asks for a list and calls each for the attributes of every part. Another change of the ruleset in between
@@ -195,7 +195,7 @@ func (c *Conn) dump(op uint16, f Family, req attrs, restart func(), each func([]
 	defer c.mu.Unlock()
 	for range interrupted {
 		restart()
-		if err = c.request(op, unix.NLM_F_DUMP, f, req, each); !errors.Is(err, errChanged) && !errors.Is(err, unix.EINTR) {
+		if err = c.request(unix.NFNL_SUBSYS_NFTABLES<<8|op, unix.NLM_F_DUMP, f, req, each); !errors.Is(err, errChanged) && !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
@@ -203,11 +203,11 @@ func (c *Conn) dump(op uint16, f Family, req attrs, restart func(), each func([]
 }
 
 // request sends a request and calls each for every part of the answer. One that is no dump ends with its first part.
-func (c *Conn) request(op, flags uint16, f Family, req attrs, each func([]byte)) error {
+func (c *Conn) request(typ, flags uint16, f Family, req attrs, each func([]byte)) error {
 	c.seq++
 	m := make([]byte, 20, 20+len(req))
 	binary.NativeEndian.PutUint32(m, uint32(20+len(req)))
-	binary.NativeEndian.PutUint16(m[4:], unix.NFNL_SUBSYS_NFTABLES<<8|op)
+	binary.NativeEndian.PutUint16(m[4:], typ)
 	binary.NativeEndian.PutUint16(m[6:], unix.NLM_F_REQUEST|flags)
 	binary.NativeEndian.PutUint32(m[8:], c.seq)
 	m[16] = byte(f)
@@ -264,6 +264,6 @@ func part(m []byte, each func([]byte)) (done bool, err error) {
 func (c *Conn) Generation() (id uint32, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err = c.request(unix.NFT_MSG_GETGEN, 0, 0, nil, func(b []byte) { id = getU32(Attr(b, unix.NFTA_GEN_ID)) })
+	err = c.request(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0, 0, nil, func(b []byte) { id = getU32(Attr(b, unix.NFTA_GEN_ID)) })
 	return id, wrap(err, "read the generation")
 }

@@ -12,8 +12,8 @@
 // reads the kernel again; what another process did to the table is found and repaired. Ids are adopted from the
 // kernel, so a restart changes no element.
 //
-// It does not choose backends (model.Select does), watch anything by itself, or touch any table but its own; entries
-// of conntrack are left as they are.
+// It does not choose backends (model.Select does), watch anything by itself, or touch any table but its own; of
+// conntrack it deletes only flows of UDP and SCTP to endpoints that are gone.
 package kernel
 
 import (
@@ -50,6 +50,7 @@ const DefaultTable = "minato"
 type Config struct {
 	Netns        netns.NS       // the node's namespace
 	Kernel       Kernel         // instead of Netns: one that is open already; Close closes it
+	Conntrack    Conntrack      // with Kernel; nil: no flows are deleted
 	Table        string         // name of the tables, DefaultTable
 	IPv4Only     bool           // no table for IPv6
 	ServiceCIDRs []netip.Prefix // addresses of it that are no ClusterIP are dropped, ports that are none refused
@@ -59,19 +60,22 @@ type Config struct {
 // Applier keeps the tables of one node at the plan of the newest snapshot. Its methods may be called from any
 // goroutine; they follow one another.
 type Applier struct {
-	cfg    Config
-	kernel *watched
+	cfg       Config
+	kernel    *watched
+	conntrack Conntrack
 
-	mu     sync.Mutex
-	tables []*table
-	except map[model.ServiceName]bool
-	node   *nftables.NodePlan // in the kernel; nil: not known
-	seen   *model.Snapshot    // of the last Program
-	dirty  map[model.ServiceName]bool
-	gone   map[model.ServiceName]bool           // something of theirs waits for Reap
-	reread map[model.ServiceName]*model.Service // refused even after the kernel was read again
-	sweep  bool                                 // there may be elements that nobody holds
-	lost   bool                                 // the kernel has to be read before anything else
+	mu      sync.Mutex
+	tables  []*table
+	except  map[model.ServiceName]bool
+	node    *nftables.NodePlan // in the kernel; nil: not known
+	seen    *model.Snapshot    // of the last Program
+	dirty   map[model.ServiceName]bool
+	gone    map[model.ServiceName]bool           // something of theirs waits for Reap
+	reread  map[model.ServiceName]*model.Service // refused even after the kernel was read again
+	sweep   bool                                 // there may be elements that nobody holds
+	lost    bool                                 // the kernel has to be read before anything else
+	tracked *model.Snapshot                      // the last one compared for flows that lead nowhere
+	stale   map[model.ServiceName]bool           // flows of theirs have to be looked at
 }
 
 // MinimumKernel is the oldest Linux whose nf_tables have everything that the rules use.
@@ -83,8 +87,8 @@ func Open(cfg Config) (*Applier, error) {
 	if cfg.Table == "" {
 		cfg.Table = DefaultTable
 	}
-	a := &Applier{cfg: cfg, kernel: &watched{Kernel: cfg.Kernel}, except: map[model.ServiceName]bool{}, dirty: map[model.ServiceName]bool{},
-		gone: map[model.ServiceName]bool{}, reread: map[model.ServiceName]*model.Service{}}
+	a := &Applier{cfg: cfg, kernel: &watched{Kernel: cfg.Kernel}, conntrack: cfg.Conntrack, except: map[model.ServiceName]bool{}, dirty: map[model.ServiceName]bool{},
+		gone: map[model.ServiceName]bool{}, reread: map[model.ServiceName]*model.Service{}, stale: map[model.ServiceName]bool{}}
 	if a.cfg.Log == nil {
 		a.cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -93,7 +97,7 @@ func Open(cfg Config) (*Applier, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.kernel.Kernel = conn
+		a.kernel.Kernel, a.conntrack = conn, conn
 	}
 	for _, f := range []*family{&ipv4, &ipv6} {
 		if !f.ipv6 || !cfg.IPv4Only {

@@ -29,6 +29,7 @@ func (a *Applier) Program(ctx context.Context, next *model.Snapshot) (failed map
 	if a.outdated() && !next.Complete {
 		return nil, nil
 	}
+	a.noteFlows(next)
 	r := round{Applier: a, ctx: ctx, next: next, left: map[model.ServiceName]bool{}}
 	for range 2 { // the second time after the kernel was read again
 		if a.lost {
@@ -43,6 +44,9 @@ func (a *Applier) Program(ctx context.Context, next *model.Snapshot) (failed map
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+	}
+	if err == nil {
+		r.deleteFlows()
 	}
 	return r.failed, err
 }
