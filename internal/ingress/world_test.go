@@ -39,7 +39,9 @@ func newIngress(t testing.TB, name string, lines ...string) *model.Ingress {
 	return i
 }
 
-func port80(service string) model.IngressBackend { return model.IngressBackend{Service: service, Port: 80} }
+func port80(service string) model.IngressBackend {
+	return model.IngressBackend{Service: service, Port: 80}
+}
 
 func host(s string) string {
 	if s == "(any)" {

@@ -24,6 +24,11 @@ func (s *Server) newProxy(p *pool) *httputil.ReverseProxy {
 	}
 }
 
+// forwardedHeaders tell a backend of the client: its address, twice, the host and port that it asked, and the scheme.
+var forwardedHeaders = [...]string{
+	"X-Real-Ip", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Forwarded-Scheme", "X-Scheme",
+}
+
 // rewrite makes the request for a backend of the client's. The headers are ingress-nginx's with its defaults: what
 // the client says of itself is replaced, because anybody can write anything there.
 func (s *Server) rewrite(r *httputil.ProxyRequest) {
@@ -53,13 +58,10 @@ func (s *Server) rewrite(r *httputil.ProxyRequest) {
 	if in.TLS != nil {
 		scheme, port = "https", s.cfg.Ports.HTTPS
 	}
-	h["X-Real-Ip"] = []string{client}
-	h["X-Forwarded-For"] = []string{client}
-	h["X-Forwarded-Host"] = []string{in.Host}
-	h["X-Forwarded-Port"] = []string{strconv.Itoa(int(port))}
-	h["X-Forwarded-Proto"] = []string{scheme}
-	h["X-Forwarded-Scheme"] = []string{scheme}
-	h["X-Scheme"] = []string{scheme}
+	values := [...]string{client, client, in.Host, strconv.Itoa(int(port)), scheme, scheme, scheme}
+	for i, name := range forwardedHeaders {
+		h[name] = values[i : i+1 : i+1]
+	}
 	if len(h["X-Request-Id"]) == 0 {
 		h["X-Request-Id"] = []string{fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())}
 	}
