@@ -28,6 +28,7 @@ func (f fields) run(t *testing.T) {
 	t.Run("PolicyLocalKeepsTheClientsAddress", f.local)
 	t.Run("LoadBalancerForAFewWithTheAddressThatOneChooses", f.loadBalancer)
 	t.Run("ExternalName", f.externalName)
+	t.Run("HealthCheckNodePortSaysWhichNodesHaveAPod", f.healthCheck)
 	t.Run("WrongValuesGetKubernetesOwnMessages", f.wrong)
 }
 
@@ -123,6 +124,38 @@ func (f fields) loadBalancer(t *testing.T) {
 	const curlTimedOut = 28
 	if r := who("--interface", netnstest.HostAddr); r.Code() != curlTimedOut {
 		t.Errorf("a client outside of 172.30.0.0/24 gets %q (%v), want silence", r.Output(), r.Err)
+	}
+}
+
+// healthCheck asks as a balancer before the nodes does (kube-proxy's answers: pkg/proxy/healthcheck), while the Service
+// has three pods and when it has one, which leaves two nodes without.
+func (f fields) healthCheck(t *testing.T) {
+	f.apply(t, "load-balancer.yaml")
+	f.wantHealth(t, f.nginx(t))
+	f.w.Kubectl(t, "scale", "deployment", "nginx", "--replicas=1")
+	f.wantHealth(t, readyPods(t, f.w, "default", "app=nginx", 1))
+	f.w.Kubectl(t, "scale", "deployment", "nginx", "--replicas=3")
+}
+
+func (f fields) wantHealth(t *testing.T, all []pod) {
+	t.Helper()
+	local := map[string]int{}
+	for _, p := range all {
+		local[p.Node]++
+	}
+	for i, node := range []string{"node1", "node2", "node3"} {
+		code := 503
+		if local[node] > 0 {
+			code = 200
+		}
+		want := fmt.Sprintf(`{"service":{"namespace":"default","name":"balanced"},"localEndpoints":%d,"serviceProxyHealthy":true}%d`, local[node], code)
+		world.Eventually(t, netTime, func() error {
+			r := f.w.OnLAN("curl", "-s", "-m", "3", "-w", "%{http_code}", fmt.Sprintf("http://172.30.0.%d:32222/", 11+i))
+			if got := strings.Join(strings.Fields(r.Stdout), ""); got != want {
+				return fmt.Errorf("%s: got %q (%v), want %q", node, got, r.Err, want)
+			}
+			return nil
+		})
 	}
 }
 
