@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -244,4 +245,48 @@ func TestAClientThatGoesAwayEndsTheRequestAtTheBackend(t *testing.T) {
 		<-done
 		eventually(t, "the count of the request", func() bool { return w.statuses[0].Load() == 1 })
 	})
+}
+
+func TestAClientThatAsksBeforeItSendsIsToldToGoOn(t *testing.T) {
+	w := start(t, nil)
+	w.serve("x", backend(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
+	c, err := net.Dial("tcp", w.plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(wait))
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
+	r := bufio.NewReader(c)
+	if line, err := r.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" {
+		t.Fatalf("%q %v", line, err)
+	}
+	io.WriteString(c, "body")
+	if rest, err := io.ReadAll(r); err != nil || !strings.HasSuffix(string(rest), "\r\n\r\nbody") {
+		t.Errorf("%q %v", rest, err)
+	}
+}
+
+func TestConnectionsOfClientsAreKept(t *testing.T) {
+	w := start(t, nil)
+	w.serve("x", backend(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
+	var dials atomic.Int32
+	c := w.client(false, nil)
+	tr := c.Transport.(*http.Transport)
+	dial := tr.DialContext
+	tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dials.Add(1)
+		return dial(ctx, network, addr)
+	}
+	for range 100 {
+		if got := do(t, c, "POST", "http://x/", strings.NewReader("body")); got != "200 body" {
+			t.Fatal(got)
+		}
+		if got := do(t, c, "POST", "http://x/", io.MultiReader(strings.NewReader("in chunks"))); got != "200 in chunks" {
+			t.Fatal(got)
+		}
+	}
+	if n := dials.Load(); n != 1 {
+		t.Errorf("%d connections for 200 requests, one after the other", n)
+	}
 }
