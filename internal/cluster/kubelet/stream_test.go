@@ -82,7 +82,7 @@ func TestAttachTakesOverStdin(t *testing.T) {
 	w.until("listening", "ready", ready)
 	query := url.Values{"input": {"1"}, "output": {"1"}, "error": {"1"}}
 	stdout, _, err := w.stream("/attach/default/listening/main", query, strings.NewReader("typed\n"))
-	if err != nil || !strings.Contains(stdout, "typed\n") {
+	if err != nil || stdout != "first\ntyped\nlast\n" { // also what it wrote before somebody listened
 		t.Errorf("stdout %q, error %v", stdout, err)
 	}
 	w.until("listening", "succeeded", func(p *v1.Pod) bool { return p.Status.Phase == v1.PodSucceeded })

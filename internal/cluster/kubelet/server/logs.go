@@ -48,7 +48,7 @@ func (s Server) logs(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	path := filepath.Join(s.LogDir, fmt.Sprintf("%s_%s_%s", pod.Namespace, pod.Name, pod.UID), name, fmt.Sprintf("%d.log", c.GetMetadata().GetAttempt()))
+	path := filepath.Join(s.LogDir, logFolder(pod), name, fmt.Sprintf("%d.log", c.GetMetadata().GetAttempt()))
 	w.Header().Set("Content-Type", "text/plain")
 	stdout, stderr := streams(r.URL.Query().Get("stream"), &flusher{w})
 	err = logs.ReadLogs(r.Context(), path, c.Id, options, s.Runtime, stdout, stderr)
@@ -57,6 +57,8 @@ func (s Server) logs(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
 }
+
+func logFolder(pod *v1.Pod) string { return fmt.Sprintf("%s_%s_%s", pod.Namespace, pod.Name, pod.UID) }
 
 // logged is the instance whose log is meant. The texts are the kubelet's (validateContainerLogStatus).
 func (s Server) logged(ctx context.Context, pod *v1.Pod, container string, previous bool) (*cri.Container, error) {

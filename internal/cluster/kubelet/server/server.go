@@ -4,7 +4,7 @@
 // paths of the kubelet (pkg/kubelet/server).
 //
 // Streams are passed on to the runtime's own streaming server, byte for byte, so that SPDY and WebSocket both work
-// as far as the runtime knows them. A client certificate of the given authority whose organization is system:masters
+// as far as the runtime knows them; but for a container that lives for one client alone, which gets all of its output. A client certificate of the given authority whose organization is system:masters
 // may do everything, as the API's own has; another nothing. The API decides who may come through it.
 //
 // It serves no metrics and no debugging.
@@ -109,13 +109,13 @@ func (s Server) pods(w http.ResponseWriter, r *http.Request) {
 
 func (s Server) exec(w http.ResponseWriter, r *http.Request) {
 	s.stream(w, r, func(ctx context.Context) (string, error) {
-		id, err := s.running(ctx, r)
+		_, c, err := s.running(ctx, r)
 		if err != nil {
 			return "", err
 		}
 		q := r.URL.Query()
 		response, err := s.Runtime.Exec(ctx, &cri.ExecRequest{
-			ContainerId: id, Cmd: q["command"], Tty: isTrue(q, v1.ExecTTYParam), Stdin: isTrue(q, v1.ExecStdinParam),
+			ContainerId: c.Id, Cmd: q["command"], Tty: isTrue(q, v1.ExecTTYParam), Stdin: isTrue(q, v1.ExecStdinParam),
 			Stdout: isTrue(q, v1.ExecStdoutParam), Stderr: isTrue(q, v1.ExecStderrParam) && !isTrue(q, v1.ExecTTYParam),
 		})
 		return response.GetUrl(), err
@@ -123,15 +123,20 @@ func (s Server) exec(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s Server) attach(w http.ResponseWriter, r *http.Request) {
+	pod, c, err := s.running(r.Context(), r)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	if forOneClient(pod, c.GetMetadata().GetName()) {
+		s.attachOnce(w, r, pod, c)
+		return
+	}
 	s.stream(w, r, func(ctx context.Context) (string, error) {
-		id, err := s.running(ctx, r)
-		if err != nil {
-			return "", err
-		}
 		q := r.URL.Query()
 		tty := isTrue(q, v1.ExecTTYParam)
 		response, err := s.Runtime.Attach(ctx, &cri.AttachRequest{
-			ContainerId: id, Tty: tty, Stdin: isTrue(q, v1.ExecStdinParam),
+			ContainerId: c.Id, Tty: tty, Stdin: isTrue(q, v1.ExecStdinParam),
 			Stdout: isTrue(q, v1.ExecStdoutParam), Stderr: isTrue(q, v1.ExecStderrParam) && !tty,
 		})
 		return response.GetUrl(), err
@@ -208,22 +213,22 @@ func (s Server) pod(r *http.Request) (*v1.Pod, error) {
 	return pod, nil
 }
 
-// running is the id of the container that the path names, which must run.
-func (s Server) running(ctx context.Context, r *http.Request) (string, error) {
+// running is the container that the path names, which must run, and its pod.
+func (s Server) running(ctx context.Context, r *http.Request) (*v1.Pod, *cri.Container, error) {
 	pod, err := s.pod(r)
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
 	containers, err := s.instances(ctx, pod, r.PathValue("container"))
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
 	for _, c := range containers {
 		if c.State == cri.ContainerState_CONTAINER_RUNNING {
-			return c.Id, nil
+			return pod, c, nil
 		}
 	}
-	return "", fmt.Errorf("running container %s of pod %s/%s: %w", r.PathValue("container"), pod.Namespace, pod.Name, errNotFound)
+	return nil, nil, fmt.Errorf("running container %s of pod %s/%s: %w", r.PathValue("container"), pod.Namespace, pod.Name, errNotFound)
 }
 
 func isTrue(q url.Values, name string) bool {
