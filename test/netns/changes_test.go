@@ -275,6 +275,7 @@ func TestTableOfAnotherVersionIsReplacedWithoutAGap(t *testing.T) {
 	if !strings.Contains(w.listing(), "chain theirs") {
 		t.Error("replaced before the first complete snapshot")
 	}
+	w.observed(false) // known already
 	w.programmed()
 	if strings.Contains(w.listing(), "chain theirs") {
 		t.Error("not replaced")

@@ -54,8 +54,8 @@ func (a *Applier) Diff(ctx context.Context) ([]Difference, error) {
 func (a *Applier) Observe(ctx context.Context) (differs bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.lost {
-		return false, nil // the next Program reads all again
+	if a.lost || a.outdated() {
+		return false, nil // the next Program reads or writes all again
 	}
 	if due, err := a.kernel.due(); err != nil || !due {
 		return false, err
