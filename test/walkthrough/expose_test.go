@@ -39,6 +39,7 @@ func TestD_Expose(t *testing.T) {
 		t.Run("D2_NodePortOpensOnEveryNode", e.nodePort)
 		t.Run("D2_NodePortOutOfRangeIsRefused", e.nodePortRange)
 		t.Run("D3_LoadBalancerWithoutConfigurationGetsAnAddress", e.defaultPool)
+		t.Run("D3_ManifestOfMetalLBDoesNoHarm", e.manifest)
 		t.Run("D3_LoadBalancerAnswersOnTheLAN", e.loadBalancer)
 		t.Run("D3_ClientOutOfTheSourceRangesIsNotServed", e.ranges)
 		t.Run("D4_HeadlessNameHasAllPods", e.headless)

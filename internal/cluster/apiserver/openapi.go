@@ -24,7 +24,7 @@ const openAPIPath = "/openapi/v3"
 // documents serves OpenAPI version 3. Upstream builds the document of every group
 // at the start and keeps it, some 25 MB, because its hash is in the index; here the
 // hash is of what a document is built from, and it is built when somebody asks. Clients
-// keep what they got by that hash. Version 2, for kubectl before 1.27, is not served.
+// keep what they got by that hash. Version 2, for kubectl before 1.27, is an empty document.
 type documents struct {
 	config *common.OpenAPIV3Config
 	groups map[string]document      // of built-in groups, by path, such as apis/apps/v1
@@ -46,10 +46,22 @@ func (s *Server) describeAll(server *genericapiserver.GenericAPIServer, cfg *com
 	}
 	server.Handler.NonGoRestfulMux.Handle(openAPIPath, http.HandlerFunc(d.serveIndex))
 	server.Handler.NonGoRestfulMux.HandlePrefix(openAPIPath+"/", http.HandlerFunc(d.serveDocument))
+	server.Handler.NonGoRestfulMux.Handle("/openapi/v2", http.HandlerFunc(serveVersion2))
 	// Upstream's controller of custom resources' documents looks at these two fields
 	// when it starts. The first only has to be there; it is of version 2.
 	s.crds.GenericAPIServer.StaticOpenAPISpec = &spec.Swagger{}
 	s.crds.GenericAPIServer.OpenAPIV3VersionedService = d.custom
+}
+
+// serveVersion2 answers with an empty document. kubectl asks for it when it meets a kind that version 3 does not have,
+// finds nothing to validate against, and goes on to say that there is no such kind.
+func serveVersion2(w http.ResponseWriter, r *http.Request) {
+	if strings.Contains(r.Header.Get("Accept"), "protobuf") {
+		w.Header().Set("Content-Type", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
+		return // an empty message
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = fmt.Fprintf(w, `{"swagger":"2.0","info":{"title":"Kubernetes","version":%q},"paths":{}}`, kubeversion.Version)
 }
 
 // hashOf covers what can differ between two programs: the types are those of the
