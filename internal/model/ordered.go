@@ -137,6 +137,17 @@ func (n *treapNode[K, V]) walk(yield func(K, V) bool) bool {
 	return n == nil || n.left.walk(yield) && yield(n.key, n.value) && n.right.walk(yield)
 }
 
+// walkFrom is walk for the keys that are not before first.
+func (n *treapNode[K, V]) walkFrom(first K, compare func(a, b K) int, yield func(K, V) bool) bool {
+	if n == nil {
+		return true
+	}
+	if compare(n.key, first) < 0 {
+		return n.right.walkFrom(first, compare, yield)
+	}
+	return n.left.walkFrom(first, compare, yield) && yield(n.key, n.value) && n.right.walk(yield)
+}
+
 // diff calls changed for every key whose value differs between from and to, in key order. The zero V stands for
 // absent. Shared subtrees are not visited.
 func (m ordered[K, V]) diff(from, to *treapNode[K, V], changed func(k K, old, new V)) {

@@ -76,6 +76,15 @@ func (s *Snapshot) Services() iter.Seq[*Service] {
 	}
 }
 
+// ServicesIn goes over the Services of a namespace in the order of their names, and over no others.
+func (s *Snapshot) ServicesIn(namespace string) iter.Seq[*Service] {
+	return func(yield func(*Service) bool) {
+		s.services.root.walkFrom(ServiceName{Namespace: namespace}, ServiceName.Compare, func(n ServiceName, v *Service) bool {
+			return n.Namespace == namespace && yield(v)
+		})
+	}
+}
+
 // Nodes goes over all nodes of the cluster in the order of their names.
 func (s *Snapshot) Nodes() iter.Seq[*Node] {
 	return func(yield func(*Node) bool) {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -147,4 +149,30 @@ func TestTextForm(t *testing.T) {
 	if !bytes.Equal(got.Bytes(), want) {
 		t.Errorf("text form is\n%s\nwant (go test -update writes it anew)\n%s", &got, want)
 	}
+}
+
+func TestServicesInGoesOverOneNamespaceAlone(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		names := rapid.SliceOf(rapid.Custom(func(t *rapid.T) ServiceName {
+			return ServiceName{rapid.StringMatching(`[ab]{1,2}`).Draw(t, "namespace"), rapid.StringMatching(`[a-c]{1,2}`).Draw(t, "name")}
+		})).Draw(t, "names")
+		s := Empty().With(func(e *Edit) {
+			for _, n := range names {
+				e.SetService(&Service{Name: n})
+			}
+		})
+		namespace := rapid.StringMatching(`[ab]{1,2}`).Draw(t, "asked")
+		var got, want []ServiceName
+		for svc := range s.ServicesIn(namespace) {
+			got = append(got, svc.Name)
+		}
+		for svc := range s.Services() {
+			if svc.Name.Namespace == namespace {
+				want = append(want, svc.Name)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("got %v, want %v", got, want)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"context"
 	"net/netip"
 	"path/filepath"
 
@@ -115,6 +116,9 @@ func (u *instanceRun) startKubelet(a *agent) error {
 		Client: client, Services: services.Lister(), ServicesSynced: services.Informer().HasSynced,
 		Runtime: cri, Images: images, Exits: u.containerd.Exits, ClusterDNS: []netip.Addr{u.cfg.DNSAddr()}, ClusterDomain: u.cfg.ClusterDomain,
 		Serving: serving, ClientCA: u.api.ClientCA(), StateDir: dir, PodLogsDir: filepath.Join(dir, "logs"),
+		Withdrawn: func(ctx context.Context, namespace, name string) error {
+			return withdrawn(ctx, u.builder, u.board, namespace, name)
+		},
 		CgroupRoot: u.inst.CgroupRoot(), LeaseInterval: leaseInterval, Log: u.opt.Log.With("node", a.node.Name),
 	})
 	if err != nil {

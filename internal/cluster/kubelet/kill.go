@@ -72,6 +72,27 @@ func (k *Kubelet) killContainer(ctx context.Context, pod *v1.Pod, a killAction, 
 	return nil
 }
 
+// withdrawLimit bounds waitWithdrawn, whatever a node is busy with.
+const withdrawLimit = time.Second
+
+// waitWithdrawn holds back the stop signal of a deleted pod until no node sends it new connections: otherwise those
+// which are underway in the meantime are refused, and every application needs a preStop hook that sleeps.
+func (k *Kubelet) waitWithdrawn(ctx context.Context, pod *v1.Pod) {
+	if k.cfg.Withdrawn == nil || pod.DeletionTimestamp == nil || pod.DeletionGracePeriodSeconds == nil {
+		return
+	}
+	limit := min(withdrawLimit, time.Duration(*pod.DeletionGracePeriodSeconds)*time.Second)
+	if limit == 0 { // deleted by force
+		return
+	}
+	waiting, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := k.cfg.Withdrawn(waiting, pod.Namespace, pod.Name); err != nil && ctx.Err() == nil {
+		k.podEvent(pod, v1.EventTypeWarning, "EndpointsNotWithdrawn",
+			fmt.Sprintf("Stopped after %v although not every node has withdrawn the pod's endpoints: %v", limit, err))
+	}
+}
+
 // killAll stops all running containers of a pod side by side; sidecars after the regular ones, the last first.
 func (k *Kubelet) killAll(ctx context.Context, pod *v1.Pod, status *kubecontainer.PodStatus) error {
 	ips := status.IPs

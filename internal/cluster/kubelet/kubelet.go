@@ -59,6 +59,10 @@ type Config struct {
 	// containerd.Daemon. Without it ends are noticed within a second.
 	Exits func(ctx context.Context, exited func(id string)) error
 
+	// Withdrawn, optional, returns nil when no node sends new connections to a pod that is being deleted, at once
+	// for a pod that no Service selects, and an error when ctx ends before.
+	Withdrawn func(ctx context.Context, namespace, name string) error
+
 	ClusterDNS     []netip.Addr
 	ClusterDomain  string
 	HostResolvConf string // optional: /etc/resolv.conf

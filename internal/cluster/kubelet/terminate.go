@@ -64,7 +64,11 @@ func (w *worker) stop(ctx context.Context, runtime *kubecontainer.PodStatus) err
 	killed := make(chan error, 1)
 	var hurries sync.WaitGroup
 	defer hurries.Wait()
-	go func() { killed <- w.k.killAll(ctx, w.pod, runtime) }() // every way out of the loop waits for it
+	pod := w.pod
+	go func() { // every way out of the loop waits for it
+		w.k.waitWithdrawn(ctx, pod)
+		killed <- w.k.killAll(ctx, pod, runtime)
+	}()
 	for {
 		select {
 		case err := <-killed:
