@@ -51,7 +51,7 @@ func (s Server) logs(w http.ResponseWriter, r *http.Request) {
 	path := filepath.Join(s.LogDir, logFolder(pod), name, fmt.Sprintf("%d.log", c.GetMetadata().GetAttempt()))
 	w.Header().Set("Content-Type", "text/plain")
 	stdout, stderr := streams(r.URL.Query().Get("stream"), &flusher{w})
-	err = logs.ReadLogs(r.Context(), path, c.Id, options, s.Runtime, stdout, stderr)
+	err = logs.ReadLogs(r.Context(), path, c.Id, options, settled{s.Runtime}, stdout, stderr)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.Log.Warn("reading a log", "pod", pod.Namespace+"/"+pod.Name, "container", name, "err", err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -65,7 +65,7 @@ func (a once) AttachContainer(ctx context.Context, _, _, _ string, in io.Reader,
 		})
 	}
 	path := filepath.Join(a.LogDir, logFolder(a.pod), a.container.GetMetadata().GetName(), strconv.Itoa(int(a.container.GetMetadata().GetAttempt()))+".log")
-	return logs.ReadLogs(ctx, path, a.container.Id, &logs.LogOptions{Follow: true}, a.Runtime, orDiscard(out), orDiscard(errs))
+	return logs.ReadLogs(ctx, path, a.container.Id, &logs.LogOptions{Follow: true}, settled{a.Runtime}, orDiscard(out), orDiscard(errs))
 }
 
 // input copies to the container until in ends or ctx does.
