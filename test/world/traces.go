@@ -33,7 +33,7 @@ func (now traces) since(before traces) string {
 			}
 		}
 		for _, line := range before[kind] {
-			if !slices.Contains(lines, line) {
+			if kind != unused && !slices.Contains(lines, line) {
 				fmt.Fprintf(&b, "%s: - %s\n", kind, line)
 			}
 		}
@@ -83,14 +83,45 @@ func (w *World) traces() (traces, error) {
 	if w.owns(string(config)) {
 		t["kubeconfig"] = strings.Split(string(config), "\n")
 	}
-	for _, pattern := range append(w.files(), shared...) {
+	for _, pattern := range w.files() {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, fmt.Errorf("look for %s: %w", pattern, err)
 		}
 		t["file"] = append(t["file"], found...)
 	}
+	t[unused] = nil
+	for _, dir := range shared {
+		empty, err := hasNoFiles(dir)
+		if err != nil {
+			return nil, fmt.Errorf("look into %s: %w", dir, err)
+		}
+		if empty {
+			t[unused] = append(t[unused], dir)
+		}
+	}
 	return t, nil
+}
+
+// hasNoFiles reports whether dir is there and has nothing but folders in it.
+func hasNoFiles(dir string) (bool, error) {
+	errFile := errors.New("a file")
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && path != dir: // another instance's, gone meanwhile
+			return nil
+		case err == nil && !d.IsDir():
+			return errFile
+		}
+		return err
+	})
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, errFile), errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	}
+	return false, err
 }
 
 // owns reports whether a text names the instance or its state folder.
@@ -105,6 +136,10 @@ func (w *World) files() []string {
 		"/sys/fs/cgroup/minato-" + w.Name, "/sys/fs/cgroup/*/minato-" + w.Name,
 	}
 }
+
+// unused is the kind of a shared folder that nobody uses. Another instance beside this one may come and go, and such a
+// folder with it, so only one that was not there before counts, and only when nothing is in it.
+const unused = "unused folder"
 
 // shared are folders which containerd and its network library make wherever their own ones are.
 var shared = []string{"/run/containerd", "/var/lib/cni", "/etc/cni", "/opt/cni"}
