@@ -37,9 +37,3 @@ func TestAMachineWithoutMemoryCgroupIsTold(t *testing.T) {
 		})
 	}
 }
-
-func TestMountinfoEscapesAreUndone(t *testing.T) {
-	if got := unescape(`/a\040b\134c`); got != `/a b\c` {
-		t.Errorf("got %q", got)
-	}
-}

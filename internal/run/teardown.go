@@ -1,7 +1,6 @@
 package run
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,14 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"minato/internal/cluster/containerd"
 	"minato/internal/cluster/kubeconfig"
+	"minato/internal/cluster/mounts"
 	"minato/internal/cluster/nodes"
 	"minato/internal/instance"
 )
@@ -119,45 +117,6 @@ func teardown(ctx context.Context, inst instance.Instance, p *progress) error {
 	errs = append(errs, p.step("network", func() error {
 		return nodes.Delete(ctx, nodes.Config{Name: inst.Name, StateDir: inst.StateDir, Log: log})
 	}))
-	errs = append(errs, p.step("volumes", func() error { return unmountBelow(inst.StateDir) }))
+	errs = append(errs, p.step("volumes", func() error { return mounts.RemoveBelow(inst.StateDir) }))
 	return errors.Join(errs...)
-}
-
-// unmountBelow takes away what is mounted below dir, innermost first: volumes in memory, and what a crash left.
-func unmountBelow(dir string) error {
-	table, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return fmt.Errorf("list mounts: %w", err)
-	}
-	lines := bytes.Split(bytes.TrimSpace(table), []byte("\n"))
-	var errs []error
-	for i := len(lines) - 1; i >= 0; i-- {
-		fields := strings.Fields(string(lines[i]))
-		if len(fields) < 5 {
-			continue
-		}
-		point := unescape(fields[4])
-		if strings.HasPrefix(point, dir+"/") {
-			if err := unix.Unmount(point, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
-				errs = append(errs, fmt.Errorf("unmount %s: %w", point, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// unescape undoes the octal escapes of mountinfo (proc(5)).
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if v, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(v))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +25,7 @@ import (
 	criclient "k8s.io/cri-client/pkg"
 
 	"minato/internal/cluster/kubelet/cgroup"
+	"minato/internal/cluster/mounts"
 )
 
 // cniResults is where libcni keeps the results of all CNI users; containerd cannot be told otherwise.
@@ -67,7 +67,7 @@ func (c Config) stop(ctx context.Context) error {
 		}
 		errs = append(errs, terminate(ctx, pid))
 	}
-	errs = append(errs, c.killContainers(ctx), c.killShims(ctx), c.removeSockets(), c.unmount(), c.removeResults(ids))
+	errs = append(errs, c.killContainers(ctx), c.killShims(ctx), c.removeSockets(), mounts.RemoveBelow(c.Dir, c.RunDir), c.removeResults(ids))
 	if c.CgroupRoot != "" {
 		errs = append(errs, cgroup.Remove(c.CgroupRoot))
 	}
@@ -211,36 +211,6 @@ func (c Config) removeSockets() error {
 		}
 	}
 	return nil
-}
-
-// unmount detaches everything mounted below our folders, the last first.
-func (c Config) unmount() error {
-	info, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	lines := strings.Split(strings.TrimSpace(string(info)), "\n")
-	slices.Reverse(lines)
-	var errs []error
-	for _, line := range lines {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		point := unescape(fields[4])
-		if !strings.HasPrefix(point, c.Dir+"/") && !strings.HasPrefix(point, c.RunDir+"/") {
-			continue
-		}
-		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
-			errs = append(errs, fmt.Errorf("unmounting %s: %w", point, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// unescape undoes mountinfo's octal escapes (proc_pid_mountinfo(5)).
-func unescape(path string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
 }
 
 // removeResults removes libcni's results of our containers: it leaves them when a DEL never came.
