@@ -6,12 +6,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
-// errChanged says that the list changed while it was read.
-var errChanged = errors.New("changed while being read")
+// ErrChanged says that the list changed while it was read.
+var ErrChanged = errors.New("changed while being read")
 
 // Tables lists the tables of a family.
 func (c *Conn) Tables(f Family) (out []Table, err error) {
@@ -135,17 +137,46 @@ func DecodeSet(f Family, b []byte) Set {
 }
 
 // Elements calls yield for every element of a set. The element's memory is valid only during the call. When the
-// set changes meanwhile the dump starts again: restart is called, and yield sees every element anew.
+// set changes meanwhile the dump starts again: restart is called, and yield sees every element anew. A set that
+// packets change all the time may never hold still: then the error is [ErrChanged].
 func (c *Conn) Elements(f Family, table, set string, restart func(), yield func(Element)) error {
 	var req attrs
 	req.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
 	req.str(unix.NFTA_SET_ELEM_LIST_SET, set)
-	err := c.dump(unix.NFT_MSG_GETSETELEM, f, req, restart, func(b []byte) {
+	var seen distinct
+	err := c.dump(unix.NFT_MSG_GETSETELEM, f, req, func() { seen = seen[:0]; restart() }, func(b []byte) {
 		for _, x := range Attrs(Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-			yield(DecodeElement(x))
+			e := DecodeElement(x)
+			seen.add(e)
+			yield(e)
 		}
-	})
+	}, seen.check)
 	return wrap(err, "list elements of %s %s", table, set)
+}
+
+// distinct tells a whole dump from one that the growing of the set's hash table reordered between two messages: the
+// kernel skips as many elements as it has sent, so that for each one left out another comes twice, and says nothing.
+type distinct []uint64
+
+var seed = maphash.MakeSeed()
+
+func (d *distinct) add(e Element) {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	h.Write(e.Key)
+	h.Write(e.KeyEnd)
+	if e.End {
+		h.WriteByte(1) // an interval may end at the key at which the next one starts
+	}
+	*d = append(*d, h.Sum64())
+}
+
+func (d *distinct) check() error {
+	slices.Sort(*d)
+	if n := len(*d); len(slices.Compact(*d)) < n {
+		return ErrChanged
+	}
+	return nil
 }
 
 // DecodeElement reads one element. The element shares b's memory.
@@ -189,13 +220,19 @@ func wrap(err error, format string, a ...any) error {
 }
 
 // dump asks for a list and calls each for the attributes of every part. Another change of the ruleset in between
-// spoils it (NLM_F_DUMP_INTR): then it starts again.
-func (c *Conn) dump(op uint16, f Family, req attrs, restart func(), each func([]byte)) (err error) {
+// spoils it (NLM_F_DUMP_INTR, or what one of checks says of the whole): then it starts again.
+func (c *Conn) dump(op uint16, f Family, req attrs, restart func(), each func([]byte), checks ...func() error) (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for range interrupted {
 		restart()
-		if err = c.request(unix.NFNL_SUBSYS_NFTABLES<<8|op, unix.NLM_F_DUMP, f, req, each); !errors.Is(err, errChanged) && !errors.Is(err, unix.EINTR) {
+		err = c.request(unix.NFNL_SUBSYS_NFTABLES<<8|op, unix.NLM_F_DUMP, f, req, each)
+		for _, check := range checks {
+			if err == nil {
+				err = check()
+			}
+		}
+		if !errors.Is(err, ErrChanged) && !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
@@ -230,7 +267,7 @@ func (c *Conn) request(typ, flags uint16, f Family, req attrs, each func([]byte)
 			}
 			if binary.NativeEndian.Uint32(b[8:]) == c.seq {
 				if binary.NativeEndian.Uint16(b[6:])&unix.NLM_F_DUMP_INTR != 0 {
-					spoilt = errChanged
+					spoilt = ErrChanged
 				}
 				done, err := part(b[:l], each)
 				if err != nil || done || flags&unix.NLM_F_DUMP == 0 {

@@ -189,6 +189,26 @@ func TestManyElementsAreSplitIntoMessages(t *testing.T) {
 	})
 }
 
+// A set's hash table grows some time after the commit, and reorders a dump that is under way.
+func TestDumpOfAGrowingSetIsWhole(t *testing.T) {
+	both(t, func(t *testing.T, c nftables) {
+		numbers(t, c)
+		const step, steps = 1000, 40
+		for i := range steps {
+			mustCommit(t, c, func(b *nfnl.Batch) {
+				es := make([]nfnl.Element, step)
+				for j := range es {
+					es[j] = nfnl.Element{Key: nfnl.Number(uint32(i*step + j)), Data: nfnl.Number(1)}
+				}
+				b.AddElements(nfnl.IPv4, table, "numbers", es...)
+			})
+			if got := len(dump(t, c, "numbers")); got != (i+1)*step {
+				t.Fatalf("%d elements of %d", got, (i+1)*step)
+			}
+		}
+	})
+}
+
 func TestRefusalNamesTheMessageAndUndoesTheBatch(t *testing.T) {
 	both(t, func(t *testing.T, c nftables) {
 		numbers(t, c)
