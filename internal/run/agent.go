@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 
@@ -82,7 +83,13 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 		return err
 	}
 	progress := new(apply.Progress)
-	health := healthserver.New(healthserver.Config{Netns: a.netns, Addrs: a.node.Addrs, Progress: progress, Log: log})
+	health := healthserver.New(healthserver.Config{
+		Netns: a.netns, Addrs: a.node.Addrs, Progress: progress, Log: log, Metrics: u.metrics(a),
+		Failed: func(service model.ServiceName, port uint16, err error) {
+			u.notices.Warn(a.node.Name, service, "FailedToStartServiceHealthcheck",
+				fmt.Sprintf("node %s failed to start healthcheck %q on port %d: %v", a.node.Name, service, port, err))
+		},
+	})
 	u.goRun("health of "+a.node.Name, health.Run)
 	loop := apply.New(apply.Config{
 		Source: u.builder, Node: a.node, Board: u.board, Log: log, Progress: progress,

@@ -77,6 +77,7 @@ type instanceRun struct {
 	builder    *source.Builder
 	board      *status.Board
 	agents     []*agent
+	notices    *statuswriter.Notices
 	ingresses  *statuswriter.IngressWriter
 	proxies    proxies
 }
@@ -308,6 +309,8 @@ func (u *instanceRun) startCluster() error {
 	u.goRun("source", func(ctx context.Context) error { return kube.Run(ctx, client, u.builder) })
 	addresses := statuswriter.New(statuswriter.Config{Client: client, Source: u.builder, Board: u.board, Log: u.opt.Log})
 	u.goRun("load balancer addresses", addresses.Run)
+	u.notices = statuswriter.NewNotices(statuswriter.NoticesConfig{Client: client, Source: u.builder, Log: u.opt.Log})
+	u.goRun("notices", u.notices.Run)
 	if err := u.startIngressWriter(); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
@@ -19,10 +20,10 @@ import (
 	"minato/internal/source"
 )
 
-// record sends Events to the API until stop is called.
-func (w *Writer) record(ctx context.Context) (r record.EventRecorder, stop func()) {
+// newRecorder sends Events to the API until stop is called.
+func newRecorder(ctx context.Context, client kubernetes.Interface) (r record.EventRecorder, stop func()) {
 	b := record.NewBroadcaster(record.WithContext(ctx))
-	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: w.cfg.Client.CoreV1().Events("")})
+	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	return b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "minato"}), b.Shutdown
 }
 

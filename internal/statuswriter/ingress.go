@@ -16,8 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 
 	routes "minato/internal/ingress"
@@ -51,8 +49,9 @@ type IngressWriter struct {
 	wake     chan struct{}
 	plan     *routes.Plan
 	problems map[routes.Problem]*reported
-	wanted   time.Time // since when there is an Ingress to serve; zero: there is none
-	classed  bool      // the IngressClass was seen to
+	wanted   time.Time                          // since when there is an Ingress to serve; zero: there is none
+	classed  bool                               // the IngressClass was seen to
+	given    map[model.IngressName][]netip.Addr // what stands in the status of Ingresses that are or were served here
 }
 
 type reported struct {
@@ -71,6 +70,7 @@ func NewIngressWriter(cfg IngressConfig) *IngressWriter {
 	}
 	return &IngressWriter{
 		cfg: cfg, wake: make(chan struct{}, 1), plan: routes.New(model.Empty()), problems: map[routes.Problem]*reported{},
+		given: map[model.IngressName][]netip.Addr{},
 	}
 }
 
@@ -133,11 +133,28 @@ func (w *IngressWriter) round(ctx context.Context, s *model.Snapshot) (after tim
 	}
 	addrs, wait := w.addresses(s, nodes)
 	var errs []error
+	given := map[model.IngressName][]netip.Addr{}
 	for i := range s.Ingresses() {
-		if i.Served && wait == 0 && !slices.Equal(i.Addrs, addrs) {
-			errs = append(errs, w.writeStatus(ctx, i, addrs))
+		want := addrs
+		switch had, ours := w.given[i.Name]; {
+		case !i.Served && !ours:
+			continue
+		case !i.Served: // its class has changed: what was given is taken back, what others gave is not
+			given[i.Name], want = had, nil
+			if !slices.Equal(i.Addrs, had) {
+				continue
+			}
+		case wait > 0:
+			given[i.Name] = i.Addrs
+			continue
+		default:
+			given[i.Name] = addrs
+		}
+		if !slices.Equal(i.Addrs, want) {
+			errs = append(errs, w.writeStatus(ctx, i, want))
 		}
 	}
+	w.given = given
 	return sooner(wait, w.tell(s)), errors.Join(errs...)
 }
 
@@ -253,11 +270,4 @@ func (w *IngressWriter) tell(s *model.Snapshot) (after time.Duration) {
 		r.seen = false
 	}
 	return after
-}
-
-// newRecorder sends Events to the API until stop is called.
-func newRecorder(ctx context.Context, client kubernetes.Interface) (r record.EventRecorder, stop func()) {
-	b := record.NewBroadcaster(record.WithContext(ctx))
-	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
-	return b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "minato"}), b.Shutdown
 }

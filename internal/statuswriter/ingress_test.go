@@ -247,3 +247,28 @@ func TestProblemsAreToldOnceWhenTheyLast(t *testing.T) {
 		t.Fatal("the second Ingress is not told")
 	}
 }
+
+func TestAnIngressThatChangesToAnotherClassLosesItsAddresses(t *testing.T) {
+	w := newIngressWorld(t)
+	w.create(newAPIIngress("site", "minato"))
+	w.create(newAPIIngress("stays", "minato"))
+	w.eventually("addresses", func() bool { return w.addresses("site") != "" && w.addresses("stays") != "" })
+	moved, err := w.client.NetworkingV1().Ingresses("default").Get(t.Context(), "site", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := "nginx"
+	moved.Spec.IngressClassName = &other
+	if _, err := w.client.NetworkingV1().Ingresses("default").Update(t.Context(), moved, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the status to be empty", func() bool { return w.addresses("site") == "" })
+	theirs := newAPIIngress("theirs", "nginx")
+	theirs.Status.LoadBalancer.Ingress = []networkingv1.IngressLoadBalancerIngress{{IP: "192.0.2.7"}}
+	w.create(theirs)
+	w.create(newAPIIngress("last", "minato"))
+	w.eventually("a later round", func() bool { return w.addresses("last") != "" })
+	if w.addresses("theirs") != "192.0.2.7" || w.addresses("stays") == "" {
+		t.Errorf("theirs %q, stays %q", w.addresses("theirs"), w.addresses("stays"))
+	}
+}

@@ -94,7 +94,7 @@ func New(cfg Config) *Writer {
 // Run writes until ctx ends, and then returns nil.
 func (w *Writer) Run(ctx context.Context) error {
 	if w.cfg.Recorder == nil {
-		recorder, stop := w.record(ctx)
+		recorder, stop := newRecorder(ctx, w.cfg.Client)
 		defer stop()
 		w.cfg.Recorder = recorder
 	}

@@ -49,6 +49,8 @@ func newWorld(t testing.TB) *world {
 	w.run(w.outside, "ip -6 address add fd00:30::9/64 dev eth0 nodad", "ip address add "+farPod+"/32 dev lo",
 		"ip route add default via "+nodeAddr, "ip -6 route add default via "+nodeAddr6)
 	w.run(w.node, "ip route add default via "+outsideAddr, "ip -6 route add default via fd00:30::9")
+	netnstest.Settle(t, w.node)
+	netnstest.Settle(t, w.outside)
 	w.dp = w.open()
 	return w
 }
@@ -86,6 +88,8 @@ func (w *world) pod(n int) netns.NS {
 		"ip -6 address add "+addr6+"/128 dev eth0 nodad", "ip -6 route add default via fe80::1 dev eth0")
 	w.run(w.node, "ip address add 169.254.1.1/32 dev "+dev, "ip route add "+addr+" dev "+dev,
 		"ip -6 address add fe80::1/64 dev "+dev+" nodad", "ip -6 route add "+addr6+" dev "+dev)
+	netnstest.Settle(w.t, ns)
+	netnstest.Settle(w.t, w.node)
 	w.pods[addr] = ns
 	return ns
 }

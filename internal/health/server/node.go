@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"time"
 )
@@ -22,19 +23,49 @@ type nodeHealth struct {
 	Status       map[string]family `json:"status,omitempty"`
 }
 
-// serveNode serves /healthz, which load balancers ask for Services with policy Cluster (KEP-3836), and /livez, which
-// says nothing about the node. It ends with ctx or when listening fails.
-func (s *Server) serveNode(ctx context.Context) error {
+// health is /healthz, which load balancers ask for Services with policy Cluster (KEP-3836), and /livez, which says
+// nothing about the node.
+func (s *Server) health() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { s.answerNode(w, true) })
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { s.answerNode(w, false) })
+	return mux
+}
+
+// metrics has the paths of kube-proxy's metrics port.
+func (s *Server) metrics() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", s.cfg.Metrics)
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+	mux.HandleFunc("/proxyMode", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "nftables") })
+	return mux
+}
+
+// keep serves h at a port of the node until ctx ends, and tries again when it cannot.
+func (s *Server) keep(ctx context.Context, port uint16, h http.Handler) {
+	for {
+		err := s.serve(ctx, port, h)
+		if ctx.Err() != nil {
+			return
+		}
+		s.cfg.Log.Warn("the node's health or metrics cannot be asked for; trying again", "port", port, "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Second):
+		}
+	}
+}
+
+// serve ends with ctx or when listening fails.
+func (s *Server) serve(ctx context.Context, port uint16, h http.Handler) error {
 	s.mu.Lock()
-	listeners, err := s.listen(ctx, s.cfg.Port)
+	listeners, err := s.listen(ctx, port)
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	server := newHTTP(mux)
+	server := newHTTP(h)
 	ended := make(chan error, len(listeners))
 	for _, l := range listeners {
 		s.serves.Go(func() { ended <- server.Serve(l) })

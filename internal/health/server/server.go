@@ -40,6 +40,11 @@ type Config struct {
 	Timeout time.Duration
 	// Port is that of /healthz and /livez, 0: 10256.
 	Port uint16
+	// Metrics answers /metrics at MetricsPort, 0: 10249, of the node's addresses. nil: nobody does.
+	Metrics     http.Handler
+	MetricsPort uint16
+	// Failed is told of each attempt to open a Service's port that failed. It must not block. nil: nobody is told.
+	Failed func(service model.ServiceName, port uint16, err error)
 }
 
 // Server has the ports of one node. Make it with New; Run runs it. Withdraw and Publish may be called before Run and
@@ -70,6 +75,12 @@ func New(cfg Config) *Server {
 	}
 	if cfg.Port == 0 {
 		cfg.Port = 10256
+	}
+	if cfg.MetricsPort == 0 {
+		cfg.MetricsPort = 10249
+	}
+	if cfg.Failed == nil {
+		cfg.Failed = func(model.ServiceName, uint16, error) {}
 	}
 	return &Server{cfg: cfg, addrs: cfg.Addrs, ports: map[model.ServiceName]*port{}}
 }
@@ -132,6 +143,7 @@ func (s *Server) Publish(ctx context.Context, next *model.Snapshot, held func(mo
 		if p == nil {
 			var err error
 			if p, err = s.open(ctx, c.Port); err != nil {
+				s.cfg.Failed(name, c.Port, err)
 				errs = append(errs, fmt.Errorf("no health check of Service %s for load balancers (%w): %w", name, apply.ErrWithdrawn, err))
 				continue
 			}
@@ -207,18 +219,13 @@ func (s *Server) proxy(now time.Time) (healthy bool, updated time.Time) {
 func (s *Server) Run(ctx context.Context) error {
 	defer s.serves.Wait()
 	defer s.closeAll()
-	for {
-		err := s.serveNode(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		s.cfg.Log.Warn("the node's health cannot be asked for; trying again", "port", s.cfg.Port, "error", err)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(10 * time.Second):
-		}
+	var always sync.WaitGroup
+	always.Go(func() { s.keep(ctx, s.cfg.Port, s.health()) })
+	if s.cfg.Metrics != nil {
+		always.Go(func() { s.keep(ctx, s.cfg.MetricsPort, s.metrics()) })
 	}
+	always.Wait()
+	return nil
 }
 
 func (s *Server) closeAll() {

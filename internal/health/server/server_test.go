@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,18 +37,27 @@ type world struct {
 	board   *status.Board
 	kernel  *programmer
 	timeout time.Duration
+	failed  chan string
 }
 
 func newWorld(t *testing.T, timeout time.Duration) *world {
-	w := &world{t: t, node: netnstest.Namespace(t, "node"), board: new(status.Board), kernel: &programmer{make(chan error, 1)}, timeout: timeout,
+	w := &world{t: t, node: netnstest.Namespace(t, "node"), board: new(status.Board), kernel: &programmer{make(chan error, 1)}, timeout: timeout, failed: make(chan string, 100),
 		source: &source{changed: make(chan struct{}, 1), now: make(chan *model.Snapshot, 1)}}
 	netnstest.Run(t, w.node, "ip", "address", "add", addr4+"/24", "dev", "lo")
 	netnstest.Run(t, w.node, "ip", "address", "add", addr6+"/64", "dev", "lo", "nodad")
+	netnstest.Settle(t, w.node)
 	w.source.now <- model.Empty()
 	node := model.Node{Name: "node1", Addrs: []netip.Addr{netip.MustParseAddr(addr4), netip.MustParseAddr(addr6)}}
 	log := slog.New(slog.DiscardHandler)
 	progress := new(apply.Progress)
-	s := server.New(server.Config{Netns: w.node, Addrs: node.Addrs, Progress: progress, Log: log, Timeout: timeout})
+	s := server.New(server.Config{Netns: w.node, Addrs: node.Addrs, Progress: progress, Log: log, Timeout: timeout,
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "figures") }),
+		Failed: func(service model.ServiceName, port uint16, err error) {
+			select {
+			case w.failed <- fmt.Sprintf("%s %d %t", service, port, errors.Is(err, syscall.EADDRINUSE)):
+			default:
+			}
+		}})
 	loop := apply.New(apply.Config{Source: w.source, Node: node, Board: w.board, Log: log, Progress: progress,
 		Programmers: []apply.Programmer{w.kernel}, Publishers: []apply.Publisher{s}, RetryMax: 100 * time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -221,6 +231,9 @@ func TestAPortInUseIsReportedAndTakenOnceItIsFree(t *testing.T) {
 		}
 	}
 	reported(true)
+	if got := <-w.failed; got != "default/web 30081 true" {
+		t.Errorf("told %q", got)
+	}
 	w.expect(addr4+":30082", "/", `200 weight "1"`)
 	other.Close()
 	reported(false)
@@ -251,6 +264,18 @@ func TestTheNodeAnswersForItself(t *testing.T) {
 	if r := w.expect(addr4+":10256", "/", `404 weight ""`); r.body == "" {
 		t.Error("404 without a word")
 	}
+}
+
+func TestFiguresHaveAPortOfTheirOwn(t *testing.T) {
+	w := newWorld(t, 0)
+	w.becomes("["+addr6+"]:10249", "/metrics", 200)
+	if r := w.expect(addr4+":10249", "/metrics", `200 weight ""`); r.body != "figures" {
+		t.Errorf("got %q", r.body)
+	}
+	if r := w.expect(addr4+":10249", "/proxyMode", `200 weight ""`); r.body != "nftables" {
+		t.Errorf("got %q", r.body)
+	}
+	w.becomes(addr4+":10256", "/metrics", 404)
 }
 
 func TestADataPathThatIsStuckTurnsTrafficAway(t *testing.T) {

@@ -9,10 +9,12 @@ package netnstest
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -115,6 +117,25 @@ func Run(t testing.TB, ns netns.NS, argv ...string) string {
 		t.Fatalf("in %s: %s: %v\n%s", ns, strings.Join(argv, " "), err, out)
 	}
 	return out
+}
+
+// Settle waits until every global IPv6 address of a namespace can be used: the kernel adds its routes some time after the
+// address, even without duplicate address detection.
+func Settle(t testing.TB, ns netns.NS) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		local := strings.Fields(Run(t, ns, "ip", "-6", "route", "show", "table", "local"))
+		waiting := slices.DeleteFunc(strings.Fields(Run(t, ns, "ip", "-6", "-br", "address", "show", "up", "scope", "global")), func(f string) bool {
+			p, err := netip.ParsePrefix(f)
+			return err != nil || slices.Contains(local, p.Addr().String())
+		})
+		if len(waiting) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("addresses that cannot be used yet: %v", waiting)
+		}
+	}
 }
 
 // Try runs a command in a namespace and returns its standard output. The error of one that failed says what it
