@@ -29,11 +29,11 @@ const (
 	Elsewhere   Reason = iota + 1 // another load balancer runs, and two would answer
 	NoPool                        // no pool in force has the address
 	OtherWay                      // its pool is announced by BGP
-	NoNDP                         // IPv6
 	Unserved                      // no Service in force has a frontend there
 	NoEndpoint                    // of its Services none has a ready endpoint
 	Excluded                      // label of the node
 	NodeUnready                   // the node is not Ready
+	NoFamily                      // the node has no address of the IP family
 	NoLocal                       // externalTrafficPolicy is Local, and no ready endpoint is on the node
 	NotChosen                     // another node announces it
 )
@@ -46,8 +46,6 @@ func (r Reason) String() string {
 		return "no pool has it"
 	case OtherWay:
 		return "its pool has protocol bgp, which is not served yet"
-	case NoNDP:
-		return "IPv6 addresses are not announced yet"
 	case Unserved:
 		return "no node answers there: another Service has its ports, or another proxy serves its Service"
 	case NoEndpoint:
@@ -56,6 +54,8 @@ func (r Reason) String() string {
 		return "label node.kubernetes.io/exclude-from-external-load-balancers"
 	case NodeUnready:
 		return "node not Ready"
+	case NoFamily:
+		return "node without an address of this IP family"
 	case NoLocal:
 		return "externalTrafficPolicy is Local, and no endpoint here is ready"
 	case NotChosen:
@@ -141,8 +141,6 @@ func plan(l *model.LoadBalancing, nodes []*model.Node, addr netip.Addr, services
 	}
 	switch {
 	case a.Why != 0:
-	case addr.Is6():
-		a.Why = NoNDP
 	case !served:
 		a.Why = Unserved
 	case !ready:
@@ -186,6 +184,8 @@ func (a *Announcement) choose(nodes []*model.Node, services []*model.Service) {
 			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, NodeUnready})
 		case n.NoLoadBalancers && !allExcluded: // where every node has the label, nobody would be left (a cluster of one)
 			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, Excluded})
+		case !n.Addr(a.Addr.Is6()).IsValid():
+			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, NoFamily})
 		case !forwards(a.Addr, services, n):
 			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, NoLocal})
 		default:

@@ -27,7 +27,7 @@ func pools() *model.LoadBalancing {
 }
 
 func node(name string, edits ...func(*model.Node)) *model.Node {
-	n := &model.Node{Name: name, Ready: true}
+	n := &model.Node{Name: name, Ready: true, Addrs: []netip.Addr{addr("192.0.2.11")}}
 	for _, edit := range edits {
 		edit(n)
 	}
@@ -153,7 +153,6 @@ func TestWhyNobodyAnnounces(t *testing.T) {
 		{"no pool known yet", nil, balancer("web", vip, "a"), announce.NoPool},
 		{"a pool of BGP", pools(), balancer("web", addr("198.51.100.1"), "a"), announce.OtherWay},
 		{"MetalLB runs", aside, balancer("web", vip, "a"), announce.Elsewhere},
-		{"an IPv6 address", pools(), balancer("web", addr("2001:db8::1"), "a"), announce.NoNDP},
 		{"no frontend in force", pools(), unserved, announce.Unserved},
 		{"a configuration that was never good keeps what there is", broken, balancer("web", vip, "a"), 0},
 	} {
@@ -163,6 +162,16 @@ func TestWhyNobodyAnnounces(t *testing.T) {
 				t.Errorf("announced by %q, because: %s; want: %s", a.Node, a.Why, tt.want)
 			}
 		})
+	}
+}
+
+func TestANodeWithoutTheFamilyOfAnAddressIsLeftOut(t *testing.T) {
+	six := addr("2001:db8::1")
+	both := node("b", func(n *model.Node) { n.Addrs = append(n.Addrs, addr("2001:db8::11")) })
+	a := announce.New(snapshot(pools(), []*model.Node{node("a"), both}, balancer("web", six, "a"))).Of(six)
+	want := []announce.LeftOut{{Node: "a", Reason: announce.NoFamily}}
+	if a.Node != "b" || !slices.Equal(a.LeftOut, want) {
+		t.Errorf("announced by %q, not by %v", a.Node, a.LeftOut)
 	}
 }
 

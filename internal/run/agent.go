@@ -3,10 +3,13 @@ package run
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"path/filepath"
 
 	"minato/internal/announce/arp"
+	"minato/internal/announce/lan"
+	"minato/internal/announce/ndp"
 	"minato/internal/apply"
 	"minato/internal/cluster/kubelet"
 	"minato/internal/dataplane/nftables/kernel"
@@ -77,8 +80,11 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 		return err
 	}
 	u.goRun("DNS of "+a.node.Name, a.dns.Run)
-	speaker := arp.New(arp.Config{Node: a.node.Name, Netns: a.netns, Addr: a.node.Addrs[0], Log: log})
-	u.goRun("announcements of "+a.node.Name, speaker.Run)
+	publishers := []apply.Publisher{a.table}
+	for _, s := range speakers(a, log) {
+		u.goRun(s.Name()+" announcements of "+a.node.Name, s.Run)
+		publishers = append(publishers, s)
+	}
 	if err := u.startIngress(a, log); err != nil {
 		return err
 	}
@@ -93,10 +99,21 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	u.goRun("health of "+a.node.Name, health.Run)
 	loop := apply.New(apply.Config{
 		Source: u.builder, Node: a.node, Board: u.board, Log: log, Progress: progress,
-		Programmers: []apply.Programmer{a.dataplane}, Publishers: []apply.Publisher{a.table, a.ingress, speaker, health},
+		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health),
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
 	return nil
+}
+
+// speakers make load balancer addresses known on the node's link, in the families that the node has.
+func speakers(a *agent, log *slog.Logger) (all []*lan.Speaker) {
+	if addr := a.node.Addr(false); addr.IsValid() {
+		all = append(all, arp.New(arp.Config{Node: a.node.Name, Netns: a.netns, Addr: addr, Log: log}))
+	}
+	if addr := a.node.Addr(true); addr.IsValid() {
+		all = append(all, ndp.New(ndp.Config{Node: a.node.Name, Netns: a.netns, Addr: addr, Log: log}))
+	}
+	return all
 }
 
 func (u *instanceRun) startKubelet(a *agent) error {

@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"minato/internal/announce/arp"
+	"minato/internal/announce/lan"
 	"minato/internal/cluster/nodes"
 	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/model"
@@ -60,7 +61,7 @@ type world struct {
 type node struct {
 	place
 	dataplane *kernel.Applier
-	speaker   *arp.Speaker
+	speaker   *lan.Speaker
 }
 
 func newWorld(t *testing.T) *world {

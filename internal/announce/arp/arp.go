@@ -1,37 +1,21 @@
-// Package arp makes IPv4 load balancer addresses known on a node's link: it answers ARP requests for them, and tells
-// everybody when one has come here.
+//go:build linux
+
+// Package arp makes IPv4 load balancer addresses known on a node's link by ARP (RFC 826). A filter in the kernel lets
+// only requests through to the process.
 //
-// The addresses are on no interface, so nothing of them is left when the process ends, and the kernel never answers
-// for them itself: packets are taken by the dataplane before they are routed. A filter in the kernel lets only ARP
-// requests through to the process. A Speaker is an apply.Publisher: it stops answering in the withdraw phase and
-// starts when the dataplane is ready. What it announces is package announce's plan; it decides nothing.
-//
-// It does not speak NDP, and it does not notice that another machine uses one of its addresses.
+// Which addresses, and when, is package lan's Speaker's; this is its wire.
 package arp
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
-	"os"
-	"sync"
-	"time"
 
-	"minato/internal/announce"
-	"minato/internal/model"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"minato/internal/announce/lan"
 	"minato/internal/netns"
-)
-
-const (
-	// An address that is new here is told of this often at once, with a pause that is longer than the second in which
-	// Linux ignores a change after another (metallb#172).
-	quickTellings = 5
-	quickPause    = 1100 * time.Millisecond
-	// After that slowly for ever: switches forget where an address is (metallb#2910).
-	slowPause = 30 * time.Second
-	// A link that is not there, or goes, is looked for again.
-	retryMin, retryMax = 100 * time.Millisecond, 10 * time.Second
 )
 
 // Config is what a Speaker works with.
@@ -42,194 +26,61 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// Speaker announces addresses on one link. Its methods are safe for concurrent use.
-type Speaker struct {
-	cfg  Config
-	open func() (wire, error)
-	wake chan struct{} // the addresses have changed
-
-	mu     sync.Mutex
-	plan   *announce.Plan
-	addrs  map[netip.Addr]*telling
-	broken error // why the link is not served; nil while it is
-}
-
-// telling is how often everybody was told of an address, and when to tell again.
-type telling struct {
-	times int
-	next  time.Time
-}
-
-// New makes a Speaker. It says nothing before Run.
-func New(cfg Config) *Speaker {
-	return newSpeaker(cfg, func() (wire, error) { return openSocket(cfg.Netns, cfg.Addr) })
-}
-
-func newSpeaker(cfg Config, open func() (wire, error)) *Speaker {
-	return &Speaker{cfg: cfg, open: open, wake: make(chan struct{}, 1), plan: &announce.Plan{}, addrs: map[netip.Addr]*telling{}}
-}
-
-// Name is the component's on the status board.
-func (s *Speaker) Name() string { return "arp" }
-
-// Withdraw stops answering for every address that is not this node's in next.
-func (s *Speaker) Withdraw(_ context.Context, next *model.Snapshot) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.plan = s.plan.Next(next)
-	for a := range s.addrs {
-		if of := s.plan.Of(a); of == nil || of.Node != s.cfg.Node {
-			delete(s.addrs, a)
-			s.cfg.Log.Info("stopped announcing a load balancer address", "address", a)
-		}
-	}
-	return nil
-}
-
-// Publish announces what is new. An address of which every Service is held waits until one is programmed.
-func (s *Speaker) Publish(_ context.Context, next *model.Snapshot, held func(model.ServiceName) bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.plan = s.plan.Next(next)
-	for a := range s.plan.On(s.cfg.Node) {
-		if s.addrs[a.Addr] == nil && !all(a.Services, held) {
-			s.addrs[a.Addr] = &telling{}
-			s.cfg.Log.Info("announcing a load balancer address", "address", a.Addr, "services", a.Services)
-		}
-	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-	if len(s.addrs) == 0 {
-		return nil // a link that is not served hurts nobody
-	}
-	return s.broken
-}
-
-func all(names []model.ServiceName, held func(model.ServiceName) bool) bool {
-	for _, n := range names {
-		if !held(n) {
-			return false
-		}
-	}
-	return true
-}
-
-// Announced reports whether the address is answered for now.
-func (s *Speaker) Announced(a netip.Addr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.addrs[a] != nil
-}
-
-// Run speaks on the link until ctx ends, and then returns nil. While the link is not there it is looked for.
-func (s *Speaker) Run(ctx context.Context) error {
-	delay := retryMin
-	for ctx.Err() == nil {
-		start := time.Now()
-		w, err := s.open()
-		if err == nil {
-			s.serving(nil)
-			err = s.serve(ctx, w)
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if time.Since(start) > retryMax { // it worked for a while
-			delay = retryMin
-		}
-		s.serving(err)
-		s.cfg.Log.Warn("load balancer addresses are not announced", "again in", delay, "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(delay):
-		}
-		delay = min(2*delay, retryMax)
-	}
-	return nil
-}
-
-// serving records whether the link is served. Whoever has lost it may have missed what was told before.
-func (s *Speaker) serving(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.broken = err
-	for _, t := range s.addrs {
-		*t = telling{}
-	}
-}
-
-// serve answers and tells until ctx ends or the link fails.
-func (s *Speaker) serve(ctx context.Context, w wire) error {
-	answering := make(chan error, 1)
-	go func() { answering <- s.answer(w) }()
-	err := s.tell(ctx, w, answering)
-	return errors.Join(err, w.close(), <-answering)
-}
-
-// answer answers requests until the wire is closed or fails.
-func (s *Speaker) answer(w wire) error {
-	for {
-		p, err := w.receive()
-		if errors.Is(err, os.ErrClosed) {
-			return nil
-		}
+// New makes a Speaker of ARP. It says nothing before Run.
+func New(cfg Config) *lan.Speaker {
+	return lan.New(lan.Config{Name: "arp", Node: cfg.Node, Log: cfg.Log, Open: func() (lan.Wire, error) {
+		s, err := lan.OpenSocket(cfg.Netns, cfg.Addr, unix.ETH_P_ARP, requestsOnly)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		// Who announces the address itself gets no answer: two of them would never end.
-		if p.op != request || p.senderIP == p.targetIP || !s.Announced(p.targetIP) {
-			continue
-		}
-		if err := w.send(p.sender, p.answer(w.mac())); err != nil {
-			return err
-		}
-	}
+		return wire{s}, nil
+	}})
 }
 
-// tell tells everybody of the addresses when it is time to.
-func (s *Speaker) tell(ctx context.Context, w wire, answering chan error) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+// requestsOnly lets ARP requests for IPv4 over Ethernet through which came to everybody or to this link: not what the
+// link sends itself, nor what it overhears. The packet begins behind the Ethernet header.
+var requestsOnly = []bpf.Instruction{
+	bpf.LoadExtension{Num: bpf.ExtType},
+	bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: unix.PACKET_BROADCAST, SkipTrue: 7},
+	bpf.LoadAbsolute{Off: 0, Size: 4}, // kinds of address
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x00010800, SkipTrue: 5},
+	bpf.LoadAbsolute{Off: 4, Size: 2}, // their lengths
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x0604, SkipTrue: 3},
+	bpf.LoadAbsolute{Off: 6, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(request), SkipTrue: 1},
+	bpf.RetConstant{Val: packetLen},
+	bpf.RetConstant{Val: 0},
+}
+
+// wire is a link on which ARP is spoken.
+type wire struct{ socket *lan.Socket }
+
+// Receive returns the next request.
+func (w wire) Receive() (lan.Question, error) {
+	var buf [packetLen]byte
 	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-answering:
-			answering <- err // for serve
-			return nil
-		case <-s.wake:
-		case <-timer.C:
+		n, err := w.socket.Receive(buf[:])
+		if err != nil {
+			return lan.Question{}, err
 		}
-		due, next := s.due(time.Now())
-		for _, a := range due {
-			for _, op := range []operation{request, reply} {
-				if err := w.send(everybody, gratuitous(op, a, w.mac())); err != nil {
-					return err
-				}
-			}
+		if p, ok := parse(buf[:n]); ok && p.op == request {
+			return lan.Question{Addr: p.targetIP, From: p.senderIP, MAC: p.sender}, nil
 		}
-		timer.Reset(next)
 	}
 }
 
-// due takes the addresses that are to be told of now, and says how long to wait for the next.
-func (s *Speaker) due(now time.Time) (due []netip.Addr, next time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next = slowPause
-	for a, t := range s.addrs {
-		if !t.next.After(now) {
-			due = append(due, a)
-			t.times++
-			pause := slowPause
-			if t.times < quickTellings {
-				pause = quickPause
-			}
-			t.next = now.Add(pause)
-		}
-		next = min(next, t.next.Sub(now))
-	}
-	return due, next
+// Answer replies to a request.
+func (w wire) Answer(q lan.Question) error {
+	return w.socket.Send(q.MAC, answer(q, w.socket.MAC).bytes())
 }
+
+// Tell sends gratuitous packets in both forms: some systems update what they know by requests only and some by replies
+// only (RFC 5944, 4.6).
+func (w wire) Tell(a netip.Addr) error {
+	return errors.Join(
+		w.socket.Send(lan.Everybody, gratuitous(request, a, w.socket.MAC).bytes()),
+		w.socket.Send(lan.Everybody, gratuitous(reply, a, w.socket.MAC).bytes()))
+}
+
+// Close ends the wire.
+func (w wire) Close() error { return w.socket.Close() }

@@ -14,7 +14,10 @@ import (
 	"time"
 
 	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 
+	"minato/internal/announce/lan"
+	"minato/internal/announce/lan/lantest"
 	"minato/internal/netns"
 	"minato/internal/netns/netnstest"
 )
@@ -22,23 +25,23 @@ import (
 // patience is how long anything may take on a busy machine.
 const patience = 20 * time.Second
 
-// lan is a node and another machine, linked.
-type lan struct {
+// link is a node and another machine, linked.
+type link struct {
 	node, client netns.NS
-	nodeMAC      mac
+	nodeMAC      lan.MAC
 }
 
 // newLAN makes the node as package nodes makes it: it answers for its own addresses alone.
-func newLAN(t *testing.T) lan {
+func newLAN(t *testing.T) link {
 	t.Helper()
-	l := lan{node: netnstest.Namespace(t, "node"), client: netnstest.Namespace(t, "client")}
+	l := link{node: netnstest.Namespace(t, "node"), client: netnstest.Namespace(t, "client")}
 	netnstest.Link(t, l.node, "eth0", "192.0.2.11/24", l.client, "lan0", "192.0.2.1/24")
 	netnstest.Run(t, l.node, "sysctl", "net.ipv4.conf.eth0.arp_ignore=1")
 	hw, err := net.ParseMAC(strings.TrimSpace(linkAddress(t, l.node, "eth0")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.nodeMAC = mac(hw)
+	l.nodeMAC = lan.MAC(hw)
 	return l
 }
 
@@ -55,9 +58,9 @@ func linkAddress(t *testing.T, ns netns.NS, link string) string {
 }
 
 // speak runs a Speaker on the node until the test ends.
-func (l lan) speak(t *testing.T) *Speaker {
+func (l link) speak(t *testing.T) *lan.Speaker {
 	t.Helper()
-	s := New(Config{Node: "node1", Netns: l.node, Addr: netip.MustParseAddr("192.0.2.11"), Log: testLog(t)})
+	s := New(Config{Node: "node1", Netns: l.node, Addr: netip.MustParseAddr("192.0.2.11"), Log: lantest.Log(t)})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -75,18 +78,18 @@ func (l lan) speak(t *testing.T) *Speaker {
 	return s
 }
 
-// ask sends requests until one is answered, and returns who answered; ok is false when nobody did in time. It hears
+// ask sends requests until one is answered, and returns who answered; ok is false when lantest.Nobody did in time. It hears
 // replies to itself only, so gratuitous ones do not count.
-func (l lan) ask(t *testing.T, a netip.Addr, within time.Duration) (from mac, ok bool) {
+func (l link) ask(t *testing.T, a netip.Addr, within time.Duration) (from lan.MAC, ok bool) {
 	t.Helper()
 	listener := l.listen(t)
-	asker, err := openSocket(l.client, client)
+	asker, err := lan.OpenSocket(l.client, client, unix.ETH_P_ARP, requestsOnly)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer asker.close()
+	defer asker.Close()
 	for deadline := time.Now().Add(within); time.Now().Before(deadline); {
-		if err := asker.send(everybody, packet{op: request, sender: asker.mac(), senderIP: client, targetIP: a}); err != nil {
+		if err := asker.Send(lan.Everybody, packet{op: request, sender: asker.MAC, senderIP: client, targetIP: a}.bytes()); err != nil {
 			t.Fatal(err)
 		}
 		for {
@@ -94,45 +97,36 @@ func (l lan) ask(t *testing.T, a netip.Addr, within time.Duration) (from mac, ok
 			if !ok {
 				break
 			}
-			if p.op == reply && p.target == asker.mac() && p.senderIP == a {
+			if p.op == reply && p.target == asker.MAC && p.senderIP == a {
 				return p.sender, true
 			}
 		}
 	}
-	return mac{}, false
+	return lan.MAC{}, false
 }
 
 // listener hears all ARP at the client, replies too.
-type listener struct{ file *os.File }
+type listener struct{ socket *lan.Socket }
 
-func (l lan) listen(t *testing.T) listener {
+func (l link) listen(t *testing.T) listener {
 	t.Helper()
-	var file *os.File
-	err := l.client.Do(func() error {
-		link, err := linkOf(client)
-		if err != nil {
-			return err
-		}
-		fd, err := bound(link, []bpf.Instruction{bpf.RetConstant{Val: 64}})
-		file = os.NewFile(uintptr(fd), "listener")
-		return err
-	})
+	s, err := lan.OpenSocket(l.client, client, unix.ETH_P_ARP, []bpf.Instruction{bpf.RetConstant{Val: 64}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { file.Close() })
-	return listener{file}
+	t.Cleanup(func() { s.Close() })
+	return listener{s}
 }
 
 // next is the next packet; ok is false when none came in time.
 func (l listener) next(t *testing.T, within time.Duration) (p packet, ok bool) {
 	t.Helper()
-	if err := l.file.SetReadDeadline(time.Now().Add(within)); err != nil {
+	if err := l.socket.SetReadDeadline(time.Now().Add(within)); err != nil {
 		t.Fatal(err)
 	}
 	for {
 		var buf [64]byte
-		n, err := l.file.Read(buf[:])
+		n, err := l.socket.Receive(buf[:])
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return packet{}, false
 		}
@@ -148,7 +142,7 @@ func (l listener) next(t *testing.T, within time.Duration) (p packet, ok bool) {
 func TestWhoHasIsAnsweredWithTheLinksAddress(t *testing.T) {
 	l := newLAN(t)
 	s := l.speak(t)
-	apply(t, s, world("web"), nobody)
+	lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
 	from, ok := l.ask(t, vip, patience)
 	if !ok || from != l.nodeMAC {
 		t.Errorf("answered: %t, by %x, want %x", ok, from, l.nodeMAC)
@@ -158,7 +152,7 @@ func TestWhoHasIsAnsweredWithTheLinksAddress(t *testing.T) {
 func TestTheKernelOfAClientLearnsTheAddress(t *testing.T) {
 	l := newLAN(t)
 	s := l.speak(t)
-	apply(t, s, world("web"), nobody)
+	lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
 	for deadline := time.Now().Add(patience); ; {
 		// Nothing listens there, but a packet makes the kernel ask.
 		if c, err := l.client.DialContext(t.Context(), "udp", vip.String()+":9"); err == nil {
@@ -179,15 +173,15 @@ func TestTheKernelOfAClientLearnsTheAddress(t *testing.T) {
 func TestAnAnswerComesOnceAndNotAlsoFromTheKernel(t *testing.T) {
 	l := newLAN(t)
 	s := l.speak(t)
-	apply(t, s, world("web"), nobody)
+	lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
 	l.ask(t, vip, patience)
 	listener := l.listen(t)
-	asker, err := openSocket(l.client, client)
+	asker, err := lan.OpenSocket(l.client, client, unix.ETH_P_ARP, requestsOnly)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer asker.close()
-	if err := asker.send(everybody, packet{op: request, sender: asker.mac(), senderIP: client, targetIP: vip}); err != nil {
+	defer asker.Close()
+	if err := asker.Send(lan.Everybody, packet{op: request, sender: asker.MAC, senderIP: client, targetIP: vip}.bytes()); err != nil {
 		t.Fatal(err)
 	}
 	answers := 0
@@ -196,7 +190,7 @@ func TestAnAnswerComesOnceAndNotAlsoFromTheKernel(t *testing.T) {
 		if !ok {
 			break
 		}
-		if p.op == reply && p.target == asker.mac() {
+		if p.op == reply && p.target == asker.MAC {
 			answers++
 		}
 	}
@@ -209,7 +203,7 @@ func TestGratuitousAnnouncementsAreSeenInBothForms(t *testing.T) {
 	l := newLAN(t)
 	listener := l.listen(t)
 	s := l.speak(t)
-	apply(t, s, world("web"), nobody)
+	lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
 	var seen [3]bool
 	for !seen[request] || !seen[reply] {
 		p, ok := listener.next(t, patience)
@@ -225,11 +219,11 @@ func TestGratuitousAnnouncementsAreSeenInBothForms(t *testing.T) {
 func TestWithdrawnIsNotAnswered(t *testing.T) {
 	l := newLAN(t)
 	s := l.speak(t)
-	apply(t, s, world("web"), nobody)
+	lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
 	if _, ok := l.ask(t, vip, patience); !ok {
 		t.Fatal("not answered while it was announced")
 	}
-	if err := s.Withdraw(t.Context(), world()); err != nil {
+	if err := s.Withdraw(t.Context(), lantest.World(vip)); err != nil {
 		t.Fatal(err)
 	}
 	if from, ok := l.ask(t, vip, 300*time.Millisecond); ok {
@@ -240,12 +234,12 @@ func TestWithdrawnIsNotAnswered(t *testing.T) {
 func TestTheNodesOwnAddressIsTheKernels(t *testing.T) {
 	l := newLAN(t)
 	s := l.speak(t)
-	apply(t, s, world("web"), nobody)
+	lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
 	if from, ok := l.ask(t, netip.MustParseAddr("192.0.2.11"), patience); !ok || from != l.nodeMAC {
 		t.Errorf("answered: %t, by %x", ok, from)
 	}
 	if from, ok := l.ask(t, vip.Next(), 300*time.Millisecond); ok {
-		t.Errorf("an address that nobody has is answered by %x", from)
+		t.Errorf("an address that lantest.Nobody has is answered by %x", from)
 	}
 }
 
@@ -253,10 +247,10 @@ func TestALinkThatComesLaterIsFound(t *testing.T) {
 	l := newLAN(t)
 	netnstest.Run(t, l.node, "ip", "address", "del", "192.0.2.11/24", "dev", "eth0")
 	s := l.speak(t)
-	if err := s.Withdraw(t.Context(), world("web")); err != nil {
+	if err := s.Withdraw(t.Context(), lantest.World(vip, "web")); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); !errors.Is(s.Publish(t.Context(), world("web"), nobody), errNoLink); {
+	for deadline := time.Now().Add(patience); !errors.Is(s.Publish(t.Context(), lantest.World(vip, "web"), lantest.Nobody), lan.ErrNoLink); {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing says that the link is not there")
 		}
@@ -270,45 +264,45 @@ func TestALinkThatComesLaterIsFound(t *testing.T) {
 
 func TestOnlyRequestsForIPv4WakeTheSpeaker(t *testing.T) {
 	l := newLAN(t)
-	hears, err := openSocket(l.node, netip.MustParseAddr("192.0.2.11"))
+	hears, err := lan.OpenSocket(l.node, netip.MustParseAddr("192.0.2.11"), unix.ETH_P_ARP, requestsOnly)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer hears.close()
-	asker, err := openSocket(l.client, client)
+	defer hears.Close()
+	asker, err := lan.OpenSocket(l.client, client, unix.ETH_P_ARP, requestsOnly)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer asker.close()
-	notForUs := mac{2, 0, 0, 0, 0, 0x77}
-	last := packet{op: request, sender: asker.mac(), senderIP: client, targetIP: vip}
+	defer asker.Close()
+	notForUs := lan.MAC{2, 0, 0, 0, 0, 0x77}
+	last := packet{op: request, sender: asker.MAC, senderIP: client, targetIP: vip}
 	for _, x := range []struct {
-		to mac
+		to lan.MAC
 		p  packet
 	}{
-		{everybody, packet{op: reply, sender: asker.mac(), senderIP: client, target: everybody, targetIP: client}},
-		{notForUs, packet{op: request, sender: asker.mac(), senderIP: client, targetIP: vip.Next()}},
-		{everybody, last},
+		{lan.Everybody, packet{op: reply, sender: asker.MAC, senderIP: client, target: lan.Everybody, targetIP: client}},
+		{notForUs, packet{op: request, sender: asker.MAC, senderIP: client, targetIP: vip.Next()}},
+		{lan.Everybody, last},
 	} {
-		if err := asker.send(x.to, x.p); err != nil {
+		if err := asker.Send(x.to, x.p.bytes()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := hears.send(everybody, whoHas(vip)); err != nil { // its own is not heard either
+	if err := hears.Send(lan.Everybody, whoHas(vip).bytes()); err != nil { // its own is not heard either
 		t.Fatal(err)
 	}
-	if err := hears.file.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := hears.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	var buf [64]byte
-	n, err := hears.file.Read(buf[:])
+	n, err := hears.Receive(buf[:])
 	if err != nil || !bytes.Equal(buf[:n], last.bytes()) {
 		t.Errorf("heard %v (%v), want only %v", buf[:n], err, last.bytes())
 	}
-	if err := hears.file.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+	if err := hears.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := hears.file.Read(buf[:]); err == nil {
+	if n, err := hears.Receive(buf[:]); err == nil {
 		t.Errorf("also heard %v", buf[:n])
 	}
 }

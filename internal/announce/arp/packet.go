@@ -3,12 +3,9 @@ package arp
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"minato/internal/announce/lan"
 )
-
-// mac is an Ethernet address.
-type mac [6]byte
-
-var everybody = mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // operation is the kind of an ARP packet.
 type operation uint16
@@ -21,9 +18,9 @@ const (
 // packet is an ARP packet for IPv4 over Ethernet (RFC 826).
 type packet struct {
 	op       operation
-	sender   mac
+	sender   lan.MAC
 	senderIP netip.Addr
-	target   mac
+	target   lan.MAC
 	targetIP netip.Addr
 }
 
@@ -40,8 +37,8 @@ func parse(b []byte) (p packet, ok bool) {
 	}
 	return packet{
 		op:     operation(binary.BigEndian.Uint16(b[6:])),
-		sender: mac(b[8:14]), senderIP: netip.AddrFrom4([4]byte(b[14:18])),
-		target: mac(b[18:24]), targetIP: netip.AddrFrom4([4]byte(b[24:28])),
+		sender: lan.MAC(b[8:14]), senderIP: netip.AddrFrom4([4]byte(b[14:18])),
+		target: lan.MAC(b[18:24]), targetIP: netip.AddrFrom4([4]byte(b[24:28])),
 	}, true
 }
 
@@ -56,12 +53,11 @@ func (p packet) bytes() []byte {
 }
 
 // answer is the reply to a request for an address that is at own.
-func (p packet) answer(own mac) packet {
-	return packet{op: reply, sender: own, senderIP: p.targetIP, target: p.sender, targetIP: p.senderIP}
+func answer(q lan.Question, own lan.MAC) packet {
+	return packet{op: reply, sender: own, senderIP: q.Addr, target: q.MAC, targetIP: q.From}
 }
 
-// gratuitous tells everybody that addr is at own. Both forms are sent, because some systems update what they know by
-// requests only and some by replies only (RFC 5944, 4.6).
-func gratuitous(op operation, addr netip.Addr, own mac) packet {
-	return packet{op: op, sender: own, senderIP: addr, target: everybody, targetIP: addr}
+// gratuitous tells everybody that addr is at own.
+func gratuitous(op operation, addr netip.Addr, own lan.MAC) packet {
+	return packet{op: op, sender: own, senderIP: addr, target: lan.Everybody, targetIP: addr}
 }

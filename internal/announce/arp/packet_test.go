@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"net/netip"
 	"testing"
+
+	"minato/internal/announce/lan"
 )
 
 var (
-	own    = mac{2, 0, 0, 0, 0, 1}
-	asker  = mac{2, 0, 0, 0, 0, 9}
+	own    = lan.MAC{2, 0, 0, 0, 0, 1}
+	asker  = lan.MAC{2, 0, 0, 0, 0, 9}
 	vip    = netip.MustParseAddr("192.0.2.200")
 	client = netip.MustParseAddr("192.0.2.1")
 )
@@ -31,13 +33,13 @@ func TestPacketIsThatOfRFC826(t *testing.T) {
 
 func TestAnswerGoesBackWithOwnAddress(t *testing.T) {
 	want := packet{op: reply, sender: own, senderIP: vip, target: asker, targetIP: client}
-	if got := whoHas(vip).answer(own); got != want {
+	if got := answer(lan.Question{Addr: vip, From: client, MAC: asker}, own); got != want {
 		t.Errorf("got %+v", got)
 	}
 }
 
 func TestGratuitousPacketNamesTheAddressTwice(t *testing.T) {
-	if p := gratuitous(reply, vip, own); p.senderIP != vip || p.targetIP != vip || p.sender != own || p.target != everybody {
+	if p := gratuitous(reply, vip, own); p.senderIP != vip || p.targetIP != vip || p.sender != own || p.target != lan.Everybody {
 		t.Errorf("got %+v", p)
 	}
 }

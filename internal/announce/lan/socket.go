@@ -1,6 +1,6 @@
 //go:build linux
 
-package arp
+package lan
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -15,46 +16,48 @@ import (
 	"minato/internal/netns"
 )
 
-// errNoLink says that the node has no link with its address, as while it is being made.
-var errNoLink = errors.New("no link has the node's address")
+// ErrNoLink says that the node has no link with its address, as while it is being made.
+var ErrNoLink = errors.New("no link has the node's address")
 
-// wire sends and receives ARP packets on one link. receive returns an error that wraps os.ErrClosed after close.
-type wire interface {
-	mac() mac
-	receive() (packet, error)
-	send(to mac, p packet) error
-	close() error
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// Everybody is Ethernet's broadcast address.
+var Everybody = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// Socket sends and receives the packets of one protocol on one link of a network namespace, without their Ethernet
+// headers. It stays there, whichever thread uses it, and is safe for concurrent use.
+type Socket struct {
+	MAC   MAC // of the link
+	Index int // of the link, in its namespace
+
+	file     *os.File
+	protocol uint16
 }
 
-// socket is a wire on a link of a network namespace. It stays there, whichever thread uses it.
-type socket struct {
-	file  *os.File
-	index int
-	own   mac
-}
-
-// openSocket opens the link that has the address.
-func openSocket(ns netns.NS, addr netip.Addr) (w *socket, err error) {
+// OpenSocket opens the link that has the address; there may be none, ErrNoLink. protocol is an EtherType, and filter
+// says which packets come through to the process.
+func OpenSocket(ns netns.NS, addr netip.Addr, protocol uint16, filter []bpf.Instruction) (s *Socket, err error) {
 	err = ns.Do(func() error {
 		link, err := linkOf(addr)
 		if err != nil {
 			return err
 		}
-		if len(link.HardwareAddr) != len(mac{}) {
-			return fmt.Errorf("link %s is not Ethernet, so nobody asks by ARP there", link.Name)
+		if len(link.HardwareAddr) != len(MAC{}) {
+			return fmt.Errorf("link %s is not Ethernet, so nobody asks there", link.Name)
 		}
-		w = &socket{index: link.Index, own: mac(link.HardwareAddr)}
-		fd, err := bound(link, requestsOnly)
+		s = &Socket{Index: link.Index, MAC: MAC(link.HardwareAddr), protocol: networkOrder(protocol)}
+		fd, err := bound(link, s.protocol, filter)
 		if err != nil {
 			return err
 		}
-		w.file = os.NewFile(uintptr(fd), "arp:"+link.Name)
+		s.file = os.NewFile(uintptr(fd), "lan:"+link.Name)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("opening ARP in %s: %w", ns, err)
+		return nil, fmt.Errorf("opening the LAN in %s: %w", ns, err)
 	}
-	return w, nil
+	return s, nil
 }
 
 // linkOf finds a link in the namespace of the calling thread.
@@ -74,26 +77,11 @@ func linkOf(addr netip.Addr) (*net.Interface, error) {
 			}
 		}
 	}
-	return nil, fmt.Errorf("%w %s", errNoLink, addr)
-}
-
-// requestsOnly lets ARP requests for IPv4 over Ethernet through which came to everybody or to this link: not what the
-// link sends itself, nor what it overhears. The packet begins behind the Ethernet header.
-var requestsOnly = []bpf.Instruction{
-	bpf.LoadExtension{Num: bpf.ExtType},
-	bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: unix.PACKET_BROADCAST, SkipTrue: 7},
-	bpf.LoadAbsolute{Off: 0, Size: 4}, // kinds of address
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x00010800, SkipTrue: 5},
-	bpf.LoadAbsolute{Off: 4, Size: 2}, // their lengths
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x0604, SkipTrue: 3},
-	bpf.LoadAbsolute{Off: 6, Size: 2},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(request), SkipTrue: 1},
-	bpf.RetConstant{Val: packetLen},
-	bpf.RetConstant{Val: 0},
+	return nil, fmt.Errorf("%w %s", ErrNoLink, addr)
 }
 
 // bound makes a socket that has its filter before it receives anything.
-func bound(link *net.Interface, filter []bpf.Instruction) (fd int, err error) {
+func bound(link *net.Interface, protocol uint16, filter []bpf.Instruction) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("making a packet socket: %w", err)
@@ -112,7 +100,7 @@ func bound(link *net.Interface, filter []bpf.Instruction) (fd int, err error) {
 			return 0, fmt.Errorf("hearing all of a wireless link: %w", err)
 		}
 	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: link.Index}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Index}); err != nil {
 		return 0, fmt.Errorf("binding to link %s: %w", link.Name, err)
 	}
 	return fd, nil
@@ -148,37 +136,35 @@ func wireless(link *net.Interface) bool {
 
 func networkOrder(v uint16) uint16 { return v<<8 | v>>8 }
 
-func (s *socket) mac() mac { return s.own }
-
-func (s *socket) receive() (packet, error) {
-	var buf [packetLen]byte
-	for {
-		n, err := s.file.Read(buf[:])
-		if err != nil {
-			return packet{}, fmt.Errorf("receiving ARP: %w", err)
-		}
-		if p, ok := parse(buf[:n]); ok {
-			return p, nil
-		}
+// Receive reads the next packet, cut to the length of buf. After Close its error wraps os.ErrClosed.
+func (s *Socket) Receive(buf []byte) (n int, err error) {
+	if n, err = s.file.Read(buf); err != nil {
+		return 0, fmt.Errorf("receiving on the LAN: %w", err)
 	}
+	return n, nil
 }
 
-func (s *socket) send(to mac, p packet) error {
+// SetReadDeadline bounds Receive, as that of os.File.
+func (s *Socket) SetReadDeadline(t time.Time) error { return s.file.SetReadDeadline(t) }
+
+// Send sends a packet to one machine of the link, or to many.
+func (s *Socket) Send(to MAC, packet []byte) error {
 	raw, err := s.file.SyscallConn()
 	if err != nil {
 		return err
 	}
-	addr := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: s.index, Halen: uint8(len(to))}
+	addr := &unix.SockaddrLinklayer{Protocol: s.protocol, Ifindex: s.Index, Halen: uint8(len(to))}
 	copy(addr.Addr[:], to[:])
 	var failed error
 	err = raw.Write(func(fd uintptr) bool {
-		failed = unix.Sendto(int(fd), p.bytes(), 0, addr)
+		failed = unix.Sendto(int(fd), packet, 0, addr)
 		return failed != unix.EAGAIN && failed != unix.EINTR
 	})
 	if err = errors.Join(err, failed); err != nil {
-		return fmt.Errorf("sending ARP: %w", err)
+		return fmt.Errorf("sending on the LAN: %w", err)
 	}
 	return nil
 }
 
-func (s *socket) close() error { return s.file.Close() }
+// Close ends a Receive that waits.
+func (s *Socket) Close() error { return s.file.Close() }
