@@ -14,7 +14,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RACE := $(shell go list ./internal/... 2>/dev/null | grep -v -e /cluster -e /cli -e /run -e /warm)
 HEAVY := ./internal/cluster/... ./internal/cli/... ./internal/run/...
 
-.PHONY: help up down clean setup build check test test-unit test-netns test-walkthrough lint cross bench images
+.PHONY: help up down clean setup build check test test-unit test-netns test-walkthrough lint cross bench images oracle
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
@@ -60,6 +60,9 @@ test-netns: ## the real-kernel tests, in network namespaces of their own
 
 test-walkthrough: build ## the articles, step by step, on real containers
 	MINATO_BIN=$(CURDIR)/$(BIN) go test -count=1 -timeout 30m ./test/walkthrough/...
+
+oracle: ## kube-proxy's own tests against minato's plan, rules and packets, and kube-proxy itself as control (4 minutes)
+	cd test/oracle && GOFLAGS="$(GOFLAGS) -mod=mod" go test -count=1 -timeout 20m ./...
 
 images: ## make the test images from Debian packages
 	go run ./test/images
