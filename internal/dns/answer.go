@@ -21,7 +21,7 @@ const maxChain = 10 // CNAMEs followed inside the zone, as with CoreDNS
 // Append appends the answer to the question n of the given type to msg, which ends with the question at offset 12.
 // The message stays within limit bytes. turn picks which address comes first. It does not allocate.
 func (v View) Append(msg []byte, n *Name, qtype uint16, limit int, turn uint32) ([]byte, Answer) {
-	front, own := v.zone.own(n)
+	front, own := v.tree.zone.own(n)
 	e := v.tree.find(n.Wire())
 	if !own {
 		if e == nil || qtype != TypePTR {
@@ -74,7 +74,7 @@ func relocate(records []byte, shorter uint16) {
 
 // AppendANY appends the one small record with which questions of type ANY are answered (RFC 8482, 4.2).
 func AppendANY(msg []byte) []byte {
-	return append(appendHeader(msg, questionPtr, TypeHINFO, TTL, 9), "\x07RFC8482\x00"...)
+	return append(appendHeader(msg, questionPtr, TypeHINFO, defaultTTL, 9), "\x07RFC8482\x00"...)
 }
 
 // implied reports names that exist without an entry: the apexes, and the upper part of a reverse zone.
@@ -102,7 +102,7 @@ func numeric(n *Name) bool {
 
 // alias finds _port._protocol names written without their underscores, as CoreDNS does.
 func (v View) alias(n *Name, front int) *entry {
-	if front != 5 || n.labels-front != v.zone.labels || string(n.label(4)) != "svc" {
+	if front != 5 || n.labels-front != v.tree.zone.labels || string(n.label(4)) != "svc" {
 		return nil
 	}
 	var b [maxName + 2]byte
@@ -128,10 +128,11 @@ func (v View) alias(n *Name, front int) *entry {
 // pod reads a-b-c-d.NAMESPACE.pod: any address is answered in a namespace that exists, which is the deprecated but
 // required part of the specification in CoreDNS's default mode ("pods insecure").
 func (v View) pod(n *Name, front int) (netip.Addr, bool) {
-	if front != 3 || n.labels-front != v.zone.labels || string(n.label(2)) != "pod" || v.tree.find(n.from(1)) == nil {
+	if front != 3 || n.labels-front != v.tree.zone.labels || string(n.label(2)) != "pod" || v.tree.find(n.from(1)) == nil {
 		return netip.Addr{}, false
 	}
-	return undash(n.label(0))
+	a, ok := undash(n.label(0))
+	return a, ok && v.tree.zone.options.podName(n.label(1), a)
 }
 
 // undash reads "10-244-1-5" or "2001-db8--1".
@@ -159,7 +160,7 @@ func undash(l []byte) (netip.Addr, bool) {
 
 func (v View) appendPod(msg []byte, a netip.Addr, qtype uint16, apex int) ([]byte, Answer) {
 	if a.Is4() && qtype == TypeA || a.Is6() && qtype == TypeAAAA {
-		return appendAddr(msg, questionPtr, a), Answer{Answers: 1}
+		return appendAddr(msg, questionPtr, v.tree.zone.ttl, a), Answer{Answers: 1}
 	}
 	return v.appendEmpty(msg, apex)
 }
@@ -172,7 +173,7 @@ func (v View) appendChain(msg []byte, e *entry, qtype uint16, limit int, turn ui
 	var a Answer
 	var n Name
 	for range maxChain {
-		msg = append(appendHeader(msg, owner, TypeCNAME, TTL, len(e.target)), e.target...)
+		msg = append(appendHeader(msg, owner, TypeCNAME, v.tree.zone.ttl, len(e.target)), e.target...)
 		a.Answers++
 		target := len(msg) - len(e.target)
 		if len(msg) > limit || target >= 1<<14 {
@@ -180,14 +181,14 @@ func (v View) appendChain(msg []byte, e *entry, qtype uint16, limit int, turn ui
 		}
 		owner = 0xC000 | uint16(target)
 		n.Parse(msg[target:])
-		front, own := v.zone.own(&n)
+		front, own := v.tree.zone.own(&n)
 		if !own {
 			a.Chase = e.target
 			return msg, a
 		}
 		if pod, ok := v.pod(&n, front); ok && pod.Is4() == (qtype == TypeA) {
 			a.Answers++
-			return appendAddr(msg, owner, pod), a
+			return appendAddr(msg, owner, v.tree.zone.ttl, pod), a
 		}
 		if e = v.tree.find(n.Wire()); e == nil {
 			break
@@ -224,17 +225,18 @@ func (v View) appendEmpty(msg []byte, apex int) ([]byte, Answer) {
 
 // AppendEmpty is what Append says of a name of ours that has no record of the type asked for.
 func (v View) AppendEmpty(msg []byte, n *Name) ([]byte, Answer) {
-	front, _ := v.zone.own(n)
+	front, _ := v.tree.zone.own(n)
 	return v.appendEmpty(msg, headerLen+int(n.starts[front]))
 }
 
 // appendSOA appends the SOA record of the zone whose name stands at offset apex. The serial is the revision.
 func (v View) appendSOA(msg []byte, apex int) []byte {
 	owner := 0xC000 | uint16(apex)
-	msg = appendHeader(msg, owner, TypeSOA, TTL, 9+13+20)
+	ttl := min(v.tree.zone.ttl, maxSOATTL)
+	msg = appendHeader(msg, owner, TypeSOA, ttl, 9+13+20)
 	msg = binary.BigEndian.AppendUint16(append(msg, "\x02ns\x03dns"...), owner)
 	msg = binary.BigEndian.AppendUint16(append(msg, "\x0ahostmaster"...), owner)
-	for _, n := range [...]uint32{uint32(v.tree.revision), 7200, 1800, 86400, TTL} {
+	for _, n := range [...]uint32{uint32(v.tree.revision), 7200, 1800, 86400, ttl} {
 		msg = binary.BigEndian.AppendUint32(msg, n)
 	}
 	return msg

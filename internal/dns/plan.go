@@ -61,28 +61,31 @@ func before(a, b bool) int {
 // recordsOf computes the records of s as node n sees them: the topology preference of a headless Service orders its
 // answers. It is pure; a nil Service has none.
 func (z *zone) recordsOf(s *model.Service, n *model.Node) records {
-	if s == nil {
+	if s == nil || !z.options.exposed(s.Name.Namespace) {
 		return records{}
 	}
 	base := z.under(s.Name.Name, s.Name.Namespace, "svc")
 	if base == "" {
 		return records{}
 	}
-	g := gathering{base: base, byName: map[string]*named{}}
+	g := gathering{base: base, podNames: z.options.EndpointPodNames, byName: map[string]*named{}}
 	switch {
 	case s.Type == model.TypeExternalName:
 		g.external(s.ExternalName)
 		return g.records()
 	case !s.Headless:
-		g.clusterIP(s)
+		g.clusterIP(s, z.options.IgnoreEmptyService && !anyReady(s))
 	}
-	g.endpoints(s, n)
+	if !z.options.NoEndpoints {
+		g.endpoints(s, n)
+	}
 	return g.records()
 }
 
 // gathering collects the records of one Service.
 type gathering struct {
 	base     string // wire name of the Service
+	podNames bool
 	byName   map[string]*named
 	pointers []pointer
 }
@@ -126,9 +129,14 @@ func (g *gathering) external(target string) {
 	}
 }
 
-func (g *gathering) clusterIP(s *model.Service) {
+// clusterIP are the records of the Service's own addresses. The addresses have their names also when, by an option, a
+// Service without endpoints has none.
+func (g *gathering) clusterIP(s *model.Service, hidden bool) {
 	for _, a := range s.ClusterIPs {
 		g.pointers = append(g.pointers, pointer{addr: a, target: g.base, cluster: true})
+		if hidden {
+			continue
+		}
 		for _, p := range s.Ports {
 			g.addPort(p.Name, p.Protocol, item{target: g.base, addr: a, port: p.Port})
 		}
@@ -155,10 +163,23 @@ func (g *gathering) endpoints(s *model.Service, n *model.Node) {
 	}
 }
 
-// endpoint is the name of one endpoint: its hostname, else its address with dashes.
+func anyReady(s *model.Service) bool {
+	for b := range s.AllBackends() {
+		if b.Ready {
+			return true
+		}
+	}
+	return false
+}
+
+// endpoint is the name of one endpoint: its hostname, its pod's name where that is wanted and is a label, else its
+// address with dashes.
 func (g *gathering) endpoint(b *model.Backend) (name string, dashed bool) {
 	if b.Hostname != "" {
 		return join(g.base, b.Hostname), false
+	}
+	if _, pod, ok := strings.Cut(b.Target, "/"); ok && g.podNames && len(pod) <= 63 {
+		return join(g.base, pod), false
 	}
 	return join(g.base, dashes(b.Addr.Addr())), true
 }

@@ -68,15 +68,15 @@ func (e *entry) set(qtype uint16) *rrset {
 }
 
 // render makes the answers of a name. The offset of the answer section follows from the length of the name.
-func render(n named) *entry {
+func render(n named, ttl uint32) *entry {
 	e := &entry{name: n.name, target: n.target}
 	if n.target != "" {
-		e.add(rrset{qtype: TypeCNAME, answers: 1, whole: true, body: appendName(nil, TypeCNAME, TTL, n.target)})
+		e.add(rrset{qtype: TypeCNAME, answers: 1, whole: true, body: appendName(nil, TypeCNAME, ttl, n.target)})
 		return e
 	}
-	e.add(addresses(n.items, TypeA))
-	e.add(addresses(n.items, TypeAAAA))
-	e.add(services(n.name, n.items))
+	e.add(addresses(n.items, TypeA, ttl))
+	e.add(addresses(n.items, TypeAAAA, ttl))
+	e.add(services(n.name, n.items, ttl))
 	return e
 }
 
@@ -87,7 +87,7 @@ func (e *entry) add(r rrset) {
 }
 
 // addresses are the A or AAAA records of a name, every address once.
-func addresses(items []item, qtype uint16) rrset {
+func addresses(items []item, qtype uint16, ttl uint32) rrset {
 	r := rrset{qtype: qtype, whole: true}
 	seen := make(map[netip.Addr]bool, len(items))
 	for _, i := range items {
@@ -99,7 +99,7 @@ func addresses(items []item, qtype uint16) rrset {
 			break
 		}
 		seen[i.addr] = true
-		r.body = appendAddr(r.body, questionPtr, i.addr)
+		r.body = appendAddr(r.body, questionPtr, ttl, i.addr)
 		r.answers++
 		if i.near == items[0].near {
 			r.near++
@@ -110,7 +110,7 @@ func addresses(items []item, qtype uint16) rrset {
 
 // services are the SRV records of a name and, as additional records, the addresses of their targets. Weights are
 // CoreDNS's: 100 divided among all items, before those with the same target and port are taken together.
-func services(name string, items []item) rrset {
+func services(name string, items []item, ttl uint32) rrset {
 	r := rrset{qtype: TypeSRV, whole: true}
 	weight := uint16(max(1, math.Floor(100/float64(100*len(items))*100)))
 	at := map[string]int{} // offset in the message of each target
@@ -128,7 +128,7 @@ func services(name string, items []item) rrset {
 			break
 		}
 		seen[key{i.target, i.port}] = true
-		r.body = appendHeader(r.body, questionPtr, TypeSRV, TTL, 6+len(i.target))
+		r.body = appendHeader(r.body, questionPtr, TypeSRV, ttl, 6+len(i.target))
 		r.body = binary.BigEndian.AppendUint16(r.body, 0)
 		r.body = binary.BigEndian.AppendUint16(r.body, weight)
 		r.body = binary.BigEndian.AppendUint16(r.body, i.port)
@@ -138,13 +138,13 @@ func services(name string, items []item) rrset {
 		r.body = append(r.body, i.target...)
 		r.answers++
 	}
-	glue := slices.Clone(items)
+	glue := slices.DeleteFunc(slices.Clone(items), func(i item) bool { return i.port == 0 })
 	slices.SortFunc(glue, func(a, b item) int { return cmp.Or(a.addr.Compare(b.addr), strings.Compare(a.target, b.target)) })
 	glue = slices.CompactFunc(glue, func(a, b item) bool { return a.addr == b.addr && a.target == b.target })
 	for _, i := range glue {
 		// A pointer has 14 bits. What lies beyond goes without its address: it is far over any UDP reply.
 		if off, ok := at[i.target]; ok && off < 1<<14 && len(r.body) < maxMessage-2*maxName-headerLen {
-			r.body = appendAddr(r.body, 0xC000|uint16(off), i.addr)
+			r.body = appendAddr(r.body, 0xC000|uint16(off), ttl, i.addr)
 			r.extra++
 		}
 	}
@@ -152,7 +152,7 @@ func services(name string, items []item) rrset {
 }
 
 // pointersEntry makes the PTR records of one address. A ClusterIP has one name, an endpoint one for each Service.
-func pointersEntry(name string, ps []pointer) *entry {
+func pointersEntry(name string, ps []pointer, ttl uint32) *entry {
 	slices.SortFunc(ps, pointer.compare)
 	e := &entry{name: name, pointers: ps}
 	r := rrset{qtype: TypePTR, whole: true}
@@ -160,7 +160,7 @@ func pointersEntry(name string, ps []pointer) *entry {
 		if i > 0 && (ps[0].cluster || p.target == ps[i-1].target) {
 			continue
 		}
-		r.body = appendName(r.body, TypePTR, TTL, p.target)
+		r.body = appendName(r.body, TypePTR, ttl, p.target)
 		r.answers++
 	}
 	e.add(r)
@@ -175,13 +175,13 @@ func appendHeader(b []byte, owner, qtype uint16, ttl uint32, length int) []byte 
 	return binary.BigEndian.AppendUint16(b, uint16(length))
 }
 
-func appendAddr(b []byte, owner uint16, a netip.Addr) []byte {
+func appendAddr(b []byte, owner uint16, ttl uint32, a netip.Addr) []byte {
 	if a.Is4() {
 		v := a.As4()
-		return append(appendHeader(b, owner, TypeA, TTL, 4), v[:]...)
+		return append(appendHeader(b, owner, TypeA, ttl, 4), v[:]...)
 	}
 	v := a.As16()
-	return append(appendHeader(b, owner, TypeAAAA, TTL, 16), v[:]...)
+	return append(appendHeader(b, owner, TypeAAAA, ttl, 16), v[:]...)
 }
 
 // appendName appends a record at the question's name whose contents are a name.

@@ -13,10 +13,10 @@ import (
 // Table is the names of one node's view of the cluster. Views are for any number of readers at any time; Withdraw
 // and Publish are the phases of package apply, and one caller at a time runs them.
 type Table struct {
-	zone *zone
 	tree atomic.Pointer[tree]
 
 	mu   sync.Mutex
+	zone *zone
 	base *model.Snapshot // what was last published
 	// Services whose names are not those of base: withdrawn and not yet published again, or held.
 	odd map[model.ServiceName]records
@@ -40,16 +40,46 @@ func NewTable(z Zone) (*Table, error) {
 		return nil, err
 	}
 	t := &Table{zone: wz, base: model.Empty(), odd: map[model.ServiceName]records{}, plans: map[planned]records{}}
-	e := (&tree{seed: maphash.MakeSeed()}).edit()
+	t.tree.Store(t.bare().t)
+	return t, nil
+}
+
+// bare starts a tree with the names that do not come from Services.
+func (t *Table) bare() *edit {
+	e := (&tree{zone: t.zone, seed: maphash.MakeSeed()}).edit()
 	for _, l := range []string{"svc", "pod", "dns"} {
-		e.put(&entry{name: wz.under(l)})
+		e.put(&entry{name: t.zone.under(l)})
 	}
-	version := &entry{name: wz.under("dns-version")}
+	version := &entry{name: t.zone.under("dns-version")}
 	version.add(rrset{qtype: TypeTXT, answers: 1, whole: true, body: appendName(nil, TypeTXT, 28800, "\x051.1.0")})
 	e.put(version)
 	t.nameserver(e, nil)
+	return e
+}
+
+// SetOptions changes the options in one step for all names. It is rare, and goes over all Services.
+func (t *Table) SetOptions(o Options) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	z := *t.zone
+	z.options, z.ttl = o, o.ttl()
+	t.zone = &z
+	clear(t.plans)
+	old, e := t.tree.Load(), t.bare()
+	t.nameserver(e, t.base.Service(z.service))
+	for ns := range t.base.Namespaces() {
+		t.refer(e, ns, 1)
+	}
+	for s := range t.base.Services() {
+		if _, odd := t.odd[s.Name]; !odd {
+			t.change(e, s.Name.Namespace, records{}, t.plan(s, t.base.Node))
+		}
+	}
+	for name, shown := range t.odd {
+		t.change(e, name.Namespace, records{}, shown)
+	}
+	e.t.revision, e.t.complete = old.revision, old.complete
 	t.tree.Store(e.t)
-	return t, nil
 }
 
 // nameserver names the server of the zone: the DNS Service where there is one, else ns.dns below the domain.
@@ -59,14 +89,14 @@ func (t *Table) nameserver(e *edit, s *model.Service) {
 	if s != nil && len(s.ClusterIPs) > 0 {
 		host, addrs = t.zone.under(s.Name.Name, s.Name.Namespace, "svc"), s.ClusterIPs
 	}
-	r := rrset{qtype: TypeNS, answers: 1, whole: true, body: appendName(nil, TypeNS, TTL, host)}
+	r := rrset{qtype: TypeNS, answers: 1, whole: true, body: appendName(nil, TypeNS, t.zone.ttl, host)}
 	target := uint16(headerLen + len(t.zone.domain) + 4 + len(r.body) - len(host))
 	for _, a := range addrs {
 		ns.items = append(ns.items, item{addr: a})
-		r.body = appendAddr(r.body, 0xC000|target, a)
+		r.body = appendAddr(r.body, 0xC000|target, t.zone.ttl, a)
 		r.extra++
 	}
-	e.put(render(ns))
+	e.put(render(ns, t.zone.ttl))
 	apex := &entry{name: t.zone.domain}
 	apex.add(r)
 	e.put(apex)
@@ -76,7 +106,7 @@ func (t *Table) nameserver(e *edit, s *model.Service) {
 func (t *Table) Name() string { return "dns" }
 
 // Domain is the cluster domain with its final dot.
-func (t *Table) Domain() string { return text(t.zone.domain) }
+func (t *Table) Domain() string { return text(t.tree.Load().zone.domain) }
 
 // Ready reports whether a complete snapshot was published, and if not, why.
 func (t *Table) Ready() (ok bool, reason string) {
@@ -211,7 +241,7 @@ func (t *Table) change(e *edit, namespace string, from, to records) {
 				continue
 			}
 		}
-		e.put(render(n))
+		e.put(render(n, e.t.zone.ttl))
 	}
 	for ; i < len(from.names); i++ {
 		e.delete(from.names[i].name)
@@ -251,14 +281,15 @@ func point(e *edit, p pointer, add bool) {
 		e.delete(name)
 		return
 	}
-	e.put(pointersEntry(name, ps))
+	e.put(pointersEntry(name, ps, e.t.zone.ttl))
 }
 
 // refer counts what makes a namespace's names exist: the namespace itself and every Service in it that has names.
 func (t *Table) refer(e *edit, namespace string, delta int) {
 	for _, kind := range []string{"svc", "pod"} {
 		name := t.zone.under(namespace, kind)
-		if name == "" || delta == 0 {
+		hidden := !t.zone.options.exposed(namespace) || kind == "pod" && t.zone.options.Pods == PodsDisabled
+		if name == "" || delta == 0 || hidden {
 			continue
 		}
 		refs := delta
@@ -274,10 +305,7 @@ func (t *Table) refer(e *edit, namespace string, delta int) {
 }
 
 // View is one state of the table. It is cheap to take and does not change.
-type View struct {
-	zone *zone
-	tree *tree
-}
+type View struct{ tree *tree }
 
 // View returns the present state.
-func (t *Table) View() View { return View{t.zone, t.tree.Load()} }
+func (t *Table) View() View { return View{t.tree.Load()} }

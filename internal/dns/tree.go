@@ -10,6 +10,7 @@ const (
 // tree is one state of all names. It is immutable; an edit copies the array of shards and the shards that it touches.
 // So a reader that holds a tree sees one revision in all its look-ups, and a change costs the same at any size.
 type tree struct {
+	zone     *zone
 	seed     maphash.Seed
 	shards   [shardCount]*shard
 	names    int

@@ -18,16 +18,13 @@ import (
 	"minato/internal/model"
 )
 
-// TTL is the time to live of every record of the cluster, in seconds: CoreDNS's default. Nothing of ours caches the
-// own zone, so it bounds only what clients keep.
-const TTL = 5
-
 // Zone says which part of the name space is the cluster's own. It is never forwarded.
 type Zone struct {
 	Domain  string         // cluster domain, "cluster.local"
 	Reverse []netip.Prefix // service and pod ranges: names of their reverse zones are ours, known or not
 	Addrs   []netip.Addr   // addresses of the DNS service, for ns.dns.DOMAIN
 	Service model.ServiceName
+	Options Options
 }
 
 // zone is Zone in wire form.
@@ -37,6 +34,8 @@ type zone struct {
 	reverse []netip.Prefix
 	addrs   []netip.Addr
 	service model.ServiceName
+	options Options
+	ttl     uint32
 }
 
 func newZone(z Zone) (*zone, error) {
@@ -44,7 +43,7 @@ func newZone(z Zone) (*zone, error) {
 	if !ok || domain == "\x00" {
 		return nil, fmt.Errorf("cluster domain %q is not a domain name", z.Domain)
 	}
-	out := &zone{domain: domain, reverse: z.Reverse, addrs: z.Addrs, service: z.Service}
+	out := &zone{domain: domain, reverse: z.Reverse, addrs: z.Addrs, service: z.Service, options: z.Options, ttl: z.Options.ttl()}
 	for i := 0; domain[i] != 0; i += 1 + int(domain[i]) {
 		out.labels++
 	}
