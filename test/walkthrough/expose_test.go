@@ -46,6 +46,7 @@ func TestD_Expose(t *testing.T) {
 		t.Run("D5_ExternalNameIsAnAlias", e.externalName)
 		t.Run("D6_ServiceWithoutASelectorBalancesOverServersOutside", e.selectorless)
 		t.Run("D7_IngressChoosesByHostAndPath", e.ingress)
+		t.Run("D7_WebSocketOverHTTPS", e.webSocket)
 		t.Run("D8_DeleteRemovesAll", e.remove)
 		w.Kubectl(t, "delete", "configmap", "config", "-n", "metallb-system", "--ignore-not-found")
 	})

@@ -55,6 +55,24 @@ func (i *Internet) Own(t testing.TB, addr string) {
 	netnstest.Run(t, i.ns, "ip", "address", "replace", addr+"/32", "dev", "lo")
 }
 
+// Serve answers at an address and port of the internet's until the test ends.
+func (i *Internet) Serve(t testing.TB, addr string, h http.Handler) {
+	t.Helper()
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.Own(t, host)
+	l, err := i.ns.Listen(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: h}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(l) })
+	t.Cleanup(func() { server.Close(); serving.Wait() })
+}
+
 func newInternet(t testing.TB, ns netns.NS) *Internet {
 	t.Helper()
 	i := &Internet{ns: ns}
