@@ -133,13 +133,16 @@ func (u *instanceRun) startKubelet(a *agent) error {
 	if err != nil {
 		return err
 	}
-	services := u.api.Informers().Core().V1().Services()
+	core := u.api.Informers().Core().V1()
+	services := core.Services()
 	dir := filepath.Join(u.inst.StateDir, "nodes", a.node.Name)
 	a.kubelet, err = kubelet.New(kubelet.Config{
 		NodeName: a.node.Name, Addresses: a.node.Addrs, Netns: a.netns, PodCIDRs: []string{a.node.PodCIDRs[0].String()},
 		Client: client, Services: services.Lister(), ServicesSynced: services.Informer().HasSynced,
+		ConfigMaps: core.ConfigMaps().Informer(), Secrets: core.Secrets().Informer(),
 		Runtime: cri, Images: images, Exits: u.containerd.Exits, ClusterDNS: []netip.Addr{u.cfg.DNSAddr()}, ClusterDomain: u.cfg.ClusterDomain,
 		Serving: serving, ClientCA: u.api.ClientCA(), StateDir: dir, PodLogsDir: filepath.Join(dir, "logs"),
+		SeccompDir: filepath.Join(u.inst.StateDir, "seccomp"),
 		Withdrawn: func(ctx context.Context, namespace, name string) error {
 			return withdrawn(ctx, u.builder, u.board, namespace, name)
 		},
@@ -148,6 +151,7 @@ func (u *instanceRun) startKubelet(a *agent) error {
 	if err != nil {
 		return err
 	}
+	u.api.Informers().Start(u.ctx.Done()) // what was added above
 	u.goRun("kubelet of "+a.node.Name, a.kubelet.Run)
 	return nil
 }

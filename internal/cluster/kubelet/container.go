@@ -96,6 +96,9 @@ func (k *Kubelet) failed(pod *v1.Pod, c *v1.Container, id string, err error, rea
 
 // containerConfig is a container to be created (generateContainerConfig of pkg/kubelet/kuberuntime).
 func (k *Kubelet) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Container, ref string, p place) (*cri.ContainerConfig, error) {
+	if err := containerSupported(c); err != nil {
+		return nil, err
+	}
 	user, err := k.imageUser(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -108,6 +111,7 @@ func (k *Kubelet) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contai
 	if err != nil {
 		return nil, err
 	}
+	src.File = func(volume, path, key string) (string, error) { return volumes.Variable(p.volumes[volume], path, key) }
 	vars, err := src.Vars(pod, c)
 	if err != nil {
 		return nil, err
@@ -142,6 +146,9 @@ func (k *Kubelet) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contai
 	}
 	config.Labels[kubelettypes.KubernetesContainerNameLabel] = c.Name
 	config.Linux.Resources.OomScoreAdj = int64(qos.GetContainerOOMScoreAdjust(pod, c, k.capacity.Memory().Value()))
+	if err := target(pod, c, p.status, security.NamespaceOptions); err != nil {
+		return nil, err
+	}
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		config.StopSignal = cri.Signal(cri.Signal_value[string(*c.Lifecycle.StopSignal)])
 	}
@@ -149,6 +156,21 @@ func (k *Kubelet) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contai
 		config.Envs = append(config.Envs, &cri.KeyValue{Key: v.Name, Value: []byte(v.Value)})
 	}
 	return config, nil
+}
+
+// target gives an ephemeral container the processes of the container that it names.
+func target(pod *v1.Pod, c *v1.Container, status *kubecontainer.PodStatus, namespaces *cri.NamespaceOption) error {
+	for _, e := range pod.Spec.EphemeralContainers {
+		if e.Name != c.Name || e.TargetContainerName == "" {
+			continue
+		}
+		s := status.FindContainerStatusByName(e.TargetContainerName)
+		if s == nil || s.State != kubecontainer.ContainerStateRunning {
+			return fmt.Errorf("target container %s of ephemeral container %s does not run", e.TargetContainerName, c.Name)
+		}
+		namespaces.Pid, namespaces.TargetId = cri.NamespaceMode_TARGET, s.ID.ID
+	}
+	return nil
 }
 
 // attempt counts a container's instances from 0. Where the runtime has none any more its logs tell.

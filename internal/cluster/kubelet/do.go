@@ -80,6 +80,7 @@ func (w *worker) killPod(ctx context.Context, runtime *kubecontainer.PodStatus, 
 func (w *worker) sandbox(ctx context.Context, runtime *kubecontainer.PodStatus, a actions) (place, error) {
 	config, err := w.k.sandboxConfig(ctx, w.pod, a.attempt)
 	if err != nil {
+		w.k.podEvent(w.pod, v1.EventTypeWarning, events.FailedCreatePodSandBox, "Failed to create pod sandbox: "+err.Error())
 		return place{}, err
 	}
 	p := place{sandboxID: a.sandboxID, sandbox: config, ips: runtime.IPs, volumes: w.volumes, status: runtime}

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -25,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/flowcontrol"
 	internalapi "k8s.io/cri-api/pkg/apis"
@@ -53,6 +55,10 @@ type Config struct {
 	Services       corelisters.ServiceLister // of all namespaces
 	ServicesSynced func() bool
 
+	// ConfigMaps and Secrets, optional, tell of changes, so that volumes follow at once. Without them they follow within
+	// half a minute.
+	ConfigMaps, Secrets cache.SharedIndexInformer
+
 	Runtime internalapi.RuntimeService
 	Images  internalapi.ImageManagerService
 	// Exits, optional, calls back with the ids of containers that end, and returns when its connection breaks: see
@@ -72,6 +78,7 @@ type Config struct {
 
 	StateDir   string // pods' volumes and files, a folder per pod; the node's alone
 	PodLogsDir string // pods' logs; the node's alone
+	SeccompDir string // optional: where profiles of type Localhost are; may be all nodes'
 	CgroupRoot string // "/minato-NAME"
 
 	LeaseInterval time.Duration // optional: 3 s; a node counts as stopped after some of them
@@ -83,7 +90,8 @@ type Kubelet struct {
 	cfg      Config
 	capacity v1.ResourceList
 
-	registered chan struct{} // closed by the node's own loop
+	registered chan struct{}           // closed by the node's own loop
+	node       atomic.Pointer[v1.Node] // as it was last written
 
 	recorder record.EventRecorderLogger
 	events   record.EventBroadcaster
@@ -95,6 +103,9 @@ type Kubelet struct {
 	monitor  *probe.Monitor
 	statuses *statusWriter
 	watcher  *watcher
+
+	admission admission
+	admitting sync.Mutex
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
@@ -117,12 +128,16 @@ func New(cfg Config) (*Kubelet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubelet: capacity of the machine: %w", err)
 	}
+	admission, err := newAdmission(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("kubelet: %w", err)
+	}
 	k := &Kubelet{
-		cfg: cfg, capacity: capacity, registered: make(chan struct{}), workers: make(map[types.UID]*worker),
+		cfg: cfg, capacity: capacity, admission: admission, registered: make(chan struct{}), workers: make(map[types.UID]*worker),
 		puller: newPuller(), restarts: flowcontrol.NewBackOff(backOffBase, backOffLimit),
 		statuses: newStatusWriter(cfg.Client, cfg.Log), tokens: newTokens(cfg.Client), watcher: newWatcher(),
 	}
-	k.volumes = volumes.Volumes{Dir: podsDir(cfg.StateDir), Token: k.tokens.get}
+	k.volumes = volumes.Volumes{Dir: podsDir(cfg.StateDir), Token: k.tokens.get, Memory: *capacity.Memory()}
 	k.monitor = &probe.Monitor{
 		Prober:  probe.Prober{Dial: cfg.Netns.DialContext, Exec: k.exec},
 		Changed: func(pod *v1.Pod) { k.poke(pod.UID) },
@@ -156,6 +171,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	parts.Go(func() { k.rotateLogs(ctx) })
 	parts.Go(func() { k.runNode(ctx) })
 	parts.Go(func() { k.watchPods(ctx) })
+	parts.Go(func() {
+		if err := k.followObjects(ctx); err != nil {
+			k.cfg.Log.Error("volumes change late", "err", err)
+		}
+	})
 	parts.Wait()
 	k.working.Wait()
 	k.monitor.Stop()

@@ -14,6 +14,7 @@ import (
 const (
 	hostsPath     = "/etc/hosts"
 	hostnameLimit = 63
+	utsLimit      = 64 // of Linux
 )
 
 // hostname is a pod's hostname and, with a subdomain, its domain (GeneratePodHostNameAndDomain of pkg/kubelet).
@@ -40,11 +41,15 @@ func truncate(host string) string {
 }
 
 // utsName is what the pod's containers see as their host's name.
-func utsName(pod *v1.Pod, host, domain string) string {
-	if pod.Spec.SetHostnameAsFQDN != nil && *pod.Spec.SetHostnameAsFQDN && domain != "" {
-		return host + "." + domain
+func utsName(pod *v1.Pod, host, domain string) (string, error) {
+	if !isTrue(pod.Spec.SetHostnameAsFQDN) || domain == "" {
+		return host, nil
 	}
-	return host
+	fqdn := host + "." + domain
+	if len(fqdn) > utsLimit {
+		return "", fmt.Errorf("failed to construct FQDN from Pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", fqdn, utsLimit, len(fqdn))
+	}
+	return fqdn, nil
 }
 
 // hosts is the content of a pod's /etc/hosts, byte for byte as the kubelet writes it.

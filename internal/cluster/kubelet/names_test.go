@@ -27,10 +27,19 @@ func TestHostname(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host, domain := hostname(&c.pod, "cluster.local")
-			if uts := utsName(&c.pod, host, domain); host != c.host || domain != c.domain || uts != c.uts {
+			if uts, err := utsName(&c.pod, host, domain); err != nil || host != c.host || domain != c.domain || uts != c.uts {
 				t.Errorf("%q %q %q, want %q %q %q", host, domain, uts, c.host, c.domain, c.uts)
 			}
 		})
+	}
+}
+
+func TestAHostnameThatLinuxDoesNotTakeIsRefused(t *testing.T) {
+	fqdn := true
+	pod := named(strings.Repeat("a", 30), v1.PodSpec{Subdomain: strings.Repeat("s", 30), SetHostnameAsFQDN: &fqdn})
+	host, domain := hostname(&pod, "cluster.local")
+	if _, err := utsName(&pod, host, domain); err == nil || !strings.Contains(err.Error(), "is too long (64 characters is the max, 82 characters requested)") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -127,10 +127,13 @@ func (k *Kubelet) syncNode(ctx context.Context) (*v1.Node, error) {
 	}
 	wanted = node.DeepCopy()
 	k.describe(ctx, wanted)
-	if apiequality.Semantic.DeepEqual(node.Status, wanted.Status) {
-		return node, nil
+	if !apiequality.Semantic.DeepEqual(node.Status, wanted.Status) {
+		if node, err = k.patchNode(ctx, node, wanted, "status"); err != nil {
+			return nil, err
+		}
 	}
-	return k.patchNode(ctx, node, wanted, "status")
+	k.node.Store(node)
+	return node, nil
 }
 
 func (k *Kubelet) patchNode(ctx context.Context, from, to *v1.Node, subresource ...string) (*v1.Node, error) {
@@ -180,6 +183,10 @@ func (k *Kubelet) describe(ctx context.Context, node *v1.Node) {
 	s.Addresses = append(s.Addresses, v1.NodeAddress{Type: v1.NodeHostName, Address: k.cfg.NodeName})
 	s.DaemonEndpoints.KubeletEndpoint.Port = Port
 	s.NodeInfo = k.nodeInfo(ctx)
+	s.Features = nil
+	if r, err := k.cfg.Runtime.Status(ctx, false); err == nil && r.GetFeatures() != nil { // not of containerd before 2.0
+		s.Features = &v1.NodeFeatures{SupplementalGroupsPolicy: &r.Features.SupplementalGroupsPolicy}
+	}
 	if images, err := k.cfg.Images.ListImages(ctx, nil); err == nil {
 		s.Images = nodeImages(images)
 	}

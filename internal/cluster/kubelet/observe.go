@@ -111,6 +111,9 @@ func containerStatus(ctx context.Context, runtime internalapi.RuntimeService, s 
 		Image: s.GetImage().GetImage(), ImageID: s.ImageRef, ImageRef: s.ImageRef,
 		Hash: hash, RestartCount: restarts, State: containerState(s.State), CreatedAt: time.Unix(0, s.CreatedAt),
 	}
+	if u := s.GetUser().GetLinux(); u != nil {
+		status.User = &kubecontainer.ContainerUser{Linux: &kubecontainer.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}}
+	}
 	if s.State != cri.ContainerState_CONTAINER_CREATED {
 		status.StartedAt = time.Unix(0, s.StartedAt)
 	}

@@ -34,6 +34,7 @@ type killAction struct {
 type startAction struct {
 	container *v1.Container
 	init      bool // a failure stops the ones after it
+	ephemeral bool // `kubectl debug`: once, whatever becomes of it
 }
 
 // killReason chooses the grace period.
@@ -57,6 +58,7 @@ func plan(pod *v1.Pod, status *kubecontainer.PodStatus, probes states) actions {
 		planSandbox(pod, status, &a)
 		return a
 	}
+	planEphemeral(pod, status, &a)
 	if initialized := planInit(pod, status, probes, &a); a.killPod || !initialized {
 		return a
 	}
@@ -74,7 +76,7 @@ func plan(pod *v1.Pod, status *kubecontainer.PodStatus, probes states) actions {
 
 func startsRegular(starts []startAction) bool {
 	for _, s := range starts {
-		if !s.init {
+		if !s.init && !s.ephemeral {
 			return true
 		}
 	}
@@ -118,6 +120,16 @@ func anyCreated(pod *v1.Pod, status *kubecontainer.PodStatus) bool {
 		}
 	}
 	return false
+}
+
+// planEphemeral plans the ephemeral containers that were never started.
+func planEphemeral(pod *v1.Pod, status *kubecontainer.PodStatus, a *actions) {
+	for i := range pod.Spec.EphemeralContainers {
+		c := (*v1.Container)(&pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		if status.FindContainerStatusByName(c.Name) == nil {
+			a.start = append(a.start, startAction{container: c, ephemeral: true})
+		}
+	}
 }
 
 // planContainer plans one regular container and reports whether it runs and is to go on.
@@ -211,7 +223,7 @@ func planInit(pod *v1.Pod, status *kubecontainer.PodStatus, probes states, a *ac
 		start = []int{0}
 	}
 	for i := len(start) - 1; i >= 0; i-- {
-		a.start = append(a.start, startAction{&pod.Spec.InitContainers[start[i]], true})
+		a.start = append(a.start, startAction{container: &pod.Spec.InitContainers[start[i]], init: true})
 	}
 	return initialized
 }

@@ -17,7 +17,8 @@ import (
 	"minato/internal/cluster/kubelet/probe"
 )
 
-// specified is a pod of "init side* | main other": init containers before the bar, sidecars with a star.
+// specified is a pod of "init side* | main other debug+": init containers before the bar, sidecars with a star, ephemeral
+// containers with a plus.
 func specified(containers string, policy v1.RestartPolicy) *v1.Pod {
 	always := v1.ContainerRestartPolicyAlways
 	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}, Spec: v1.PodSpec{RestartPolicy: policy}}
@@ -33,6 +34,11 @@ func specified(containers string, policy v1.RestartPolicy) *v1.Pod {
 		pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
 	}
 	for _, name := range strings.Fields(regular) {
+		if debug, ok := strings.CutSuffix(name, "+"); ok {
+			e := v1.EphemeralContainer{EphemeralContainerCommon: v1.EphemeralContainerCommon{Name: debug, Image: "image"}}
+			pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, e)
+			continue
+		}
 		pod.Spec.Containers = append(pod.Spec.Containers, v1.Container{Name: name, Image: "image"})
 	}
 	return pod
@@ -148,6 +154,10 @@ func TestPlan(t *testing.T) {
 		"a sidecar ended while the pod runs":                {"s* | a", always, "a:running s:exit1", "", "start:s"},
 		"a sidecar ended while the pod runs, never":         {"s* | a", never, "a:running s:exit0", "", "start:s"},
 		"a sidecar failed its liveness":                     {"s* | a", never, "a:running s:running", "s:dead", "kill:s start:s"},
+		"an ephemeral container is started":                 {"a d+", always, "a:running", "", "start:d"},
+		"an ephemeral container waits for nobody":           {"i | a d+", always, "i:running", "", "start:d"},
+		"an ephemeral container runs once":                  {"a d+ e+", always, "a:running d:exit1 e:exit0", "", ""},
+		"an ephemeral container does not keep a pod alive":  {"a d+", never, "a:exit0", "", "kill-pod"},
 		"a sidecar does not keep a pod alive":               {"s* | a", never, "a:exit0 s:running", "", "kill-pod"},
 	} {
 		t.Run(name, func(t *testing.T) {

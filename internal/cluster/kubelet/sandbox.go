@@ -20,14 +20,21 @@ import (
 
 // sandboxConfig is the sandbox of a pod (generatePodSandboxConfig of pkg/kubelet/kuberuntime).
 func (k *Kubelet) sandboxConfig(ctx context.Context, pod *v1.Pod, attempt uint32) (*cri.PodSandboxConfig, error) {
+	if err := k.sandboxSupported(ctx, pod); err != nil {
+		return nil, err
+	}
 	dns, err := k.dns.GetPodDNS(ctx, pod)
 	if err != nil {
 		return nil, fmt.Errorf("DNS of the pod: %w", err)
 	}
 	host, domain := hostname(pod, k.cfg.ClusterDomain)
+	uts, err := utsName(pod, host, domain)
+	if err != nil {
+		return nil, err
+	}
 	config := &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID), Attempt: attempt},
-		Hostname:     utsName(pod, host, domain),
+		Hostname:     uts,
 		LogDirectory: k.logDir(identify(pod)),
 		DnsConfig:    dns,
 		Labels:       k.labels(pod.Labels, identify(pod)),
@@ -88,6 +95,8 @@ func (k *Kubelet) sandboxSecurity(pod *v1.Pod) *cri.LinuxSandboxSecurityContext 
 		security.SupplementalGroups = append(security.SupplementalGroups, *sc.FSGroup)
 	}
 	security.SupplementalGroups = append(security.SupplementalGroups, sc.SupplementalGroups...)
+	security.SupplementalGroupsPolicy = groupsPolicy(sc)
+	security.SelinuxOptions = selinux(sc.SELinuxOptions)
 	return security
 }
 

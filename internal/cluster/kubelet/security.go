@@ -8,6 +8,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/security/apparmor"
 	"k8s.io/kubernetes/pkg/securitycontext"
 )
 
@@ -32,7 +33,7 @@ func (k *Kubelet) security(pod *v1.Pod, c *v1.Container, user imageUser) (*cri.L
 	if err := checkNonRoot(pod, c, effective, user); err != nil {
 		return nil, err
 	}
-	seccomp, err := seccompProfile(pod, c)
+	seccomp, err := k.seccompProfile(pod, c)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +45,10 @@ func (k *Kubelet) security(pod *v1.Pod, c *v1.Container, user imageUser) (*cri.L
 		ReadonlyPaths:    securitycontext.ConvertToRuntimeReadonlyPaths(effective.ProcMount),
 		Privileged:       isTrue(effective.Privileged),
 		ReadonlyRootfs:   isTrue(effective.ReadOnlyRootFilesystem),
+		SelinuxOptions:   selinux(effective.SELinuxOptions),
 	}
+	//lint:ignore SA1019 containerd before 2.0 reads nothing else
+	s.Apparmor, s.ApparmorProfile = apparmorProfile(pod, c)
 	if effective.Capabilities != nil {
 		s.Capabilities = &cri.Capability{
 			AddCapabilities:  capabilities(effective.Capabilities.Add),
@@ -67,8 +71,39 @@ func (k *Kubelet) security(pod *v1.Pod, c *v1.Container, user imageUser) (*cri.L
 			s.SupplementalGroups = append(s.SupplementalGroups, *sc.FSGroup)
 		}
 		s.SupplementalGroups = append(s.SupplementalGroups, sc.SupplementalGroups...)
+		s.SupplementalGroupsPolicy = groupsPolicy(sc)
 	}
 	return s, nil
+}
+
+func groupsPolicy(sc *v1.PodSecurityContext) cri.SupplementalGroupsPolicy {
+	if sc.SupplementalGroupsPolicy == nil {
+		return cri.SupplementalGroupsPolicy_Merge
+	}
+	return cri.SupplementalGroupsPolicy(cri.SupplementalGroupsPolicy_value[string(*sc.SupplementalGroupsPolicy)])
+}
+
+func selinux(o *v1.SELinuxOptions) *cri.SELinuxOption {
+	if o == nil {
+		return nil
+	}
+	return &cri.SELinuxOption{User: o.User, Role: o.Role, Type: o.Type, Level: o.Level}
+}
+
+// apparmorProfile is a container's profile, in the form of today and in the one that containerd before 2.0 reads. A host
+// without AppArmor has not admitted a pod that asks for one.
+func apparmorProfile(pod *v1.Pod, c *v1.Container) (*cri.SecurityProfile, string) {
+	profile := apparmor.GetProfile(pod, c)
+	switch {
+	case profile == nil:
+		return nil, ""
+	case profile.Type == v1.AppArmorProfileTypeRuntimeDefault:
+		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}, v1.DeprecatedAppArmorBetaProfileRuntimeDefault
+	case profile.Type == v1.AppArmorProfileTypeLocalhost && profile.LocalhostProfile != nil:
+		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: *profile.LocalhostProfile},
+			v1.DeprecatedAppArmorBetaProfileNamePrefix + *profile.LocalhostProfile
+	}
+	return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}, v1.DeprecatedAppArmorBetaProfileNameUnconfined
 }
 
 func capabilities(list []v1.Capability) []string {
@@ -100,8 +135,8 @@ func checkNonRoot(pod *v1.Pod, c *v1.Container, effective *v1.SecurityContext, u
 // podFormat names a pod in messages as upstream does (pkg/kubelet/util/format).
 func podFormat(pod *v1.Pod) string { return fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID) }
 
-// seccompProfile is the container's, else the pod's, else none.
-func seccompProfile(pod *v1.Pod, c *v1.Container) (*cri.SecurityProfile, error) {
+// seccompProfile is the container's, else the pod's, else none. Profiles of type Localhost are files in SeccompDir.
+func (k *Kubelet) seccompProfile(pod *v1.Pod, c *v1.Container) (*cri.SecurityProfile, error) {
 	var profile *v1.SeccompProfile
 	if pod.Spec.SecurityContext != nil {
 		profile = pod.Spec.SecurityContext.SeccompProfile
@@ -115,7 +150,7 @@ func seccompProfile(pod *v1.Pod, c *v1.Container) (*cri.SecurityProfile, error) 
 	case profile.Type == v1.SeccompProfileTypeRuntimeDefault:
 		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}, nil
 	case profile.LocalhostProfile != nil:
-		path := filepath.Join("/var/lib/kubelet/seccomp", filepath.Clean("/"+*profile.LocalhostProfile))
+		path := filepath.Join(k.cfg.SeccompDir, filepath.Clean("/"+*profile.LocalhostProfile))
 		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: path}, nil
 	}
 	return nil, fmt.Errorf("seccomp profile of type %q is not complete", profile.Type)

@@ -59,6 +59,11 @@ func (r report) status() v1.PodStatus {
 	}
 	s.InitContainerStatuses = r.containers(r.pod.Spec.InitContainers, r.old.InitContainerStatuses, true)
 	s.ContainerStatuses = r.containers(r.pod.Spec.Containers, r.old.ContainerStatuses, false)
+	var ephemeral []v1.Container
+	for _, e := range r.pod.Spec.EphemeralContainers {
+		ephemeral = append(ephemeral, v1.Container(e.EphemeralContainerCommon))
+	}
+	s.EphemeralContainerStatuses = r.containers(ephemeral, r.old.EphemeralContainerStatuses, false)
 	r.readiness(&s)
 	all := slices.Concat(s.InitContainerStatuses, s.ContainerStatuses)
 	s.Phase = phase(r.pod, all, r.stopped, kubecontainer.HasAnyActiveRegularContainerStarted(&r.pod.Spec, r.runtime))
@@ -213,6 +218,7 @@ func (r report) container(spec *v1.Container, old *v1.ContainerStatus, init bool
 	}
 	status.AllocatedResources = spec.Resources.Requests
 	status.Resources = spec.Resources.DeepCopy()
+	status.User = user(instances[0].User)
 	status.VolumeMounts = volumeMounts(spec)
 	return r.orWaiting(spec, status, init)
 }
@@ -290,6 +296,14 @@ func instance(s *kubecontainer.Status) v1.ContainerStatus {
 		status.State.Waiting = &v1.ContainerStateWaiting{}
 	}
 	return status
+}
+
+// user is who runs a container, as far as the runtime tells: containerd does from 2.0 on.
+func user(u *kubecontainer.ContainerUser) *v1.ContainerUser {
+	if u == nil || u.Linux == nil {
+		return nil
+	}
+	return &v1.ContainerUser{Linux: &v1.LinuxContainerUser{UID: u.Linux.UID, GID: u.Linux.GID, SupplementalGroups: u.Linux.SupplementalGroups}}
 }
 
 func volumeMounts(spec *v1.Container) []v1.VolumeMountStatus {

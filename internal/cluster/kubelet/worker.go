@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -22,7 +21,7 @@ const (
 	backOffLimit  = 300 * time.Second
 	retryFirst    = 500 * time.Millisecond // after an error of the runtime, the API or a volume
 	retryLimit    = 10 * time.Second
-	volumesPeriod = 30 * time.Second // how often volumes from the API are brought up to date
+	volumesPeriod = 30 * time.Second // how often tokens are looked at, and changes are found that no watch told of
 )
 
 // worker owns one pod, from the first sight of it until nothing of it is left. All fields below run belong to its
@@ -35,6 +34,8 @@ type worker struct {
 	mu     sync.Mutex
 	newest *v1.Pod            // nil where the API has never shown the pod
 	gone   bool               // the API has it no longer
+	share  bool               // it was admitted to the node: see admitted
+	stale  bool               // an object that its volumes show has changed
 	cut    context.CancelFunc // ends the sync under way, when the pod is to be deleted
 
 	pod      *v1.Pod // what the goroutine works by
@@ -149,6 +150,9 @@ func (w *worker) syncCut(ctx context.Context) (time.Duration, error) {
 func (w *worker) sync(ctx context.Context) (next time.Duration, err error) {
 	runtime, err := observe(ctx, w.k.cfg.Runtime, w.id)
 	if err != nil {
+		return 0, err
+	}
+	if ok, err := w.admitted(ctx, runtime); !ok {
 		return 0, err
 	}
 	w.watch(runtime)
@@ -283,8 +287,7 @@ func (w *worker) forgetStarted(runtime *kubecontainer.PodStatus) {
 // mountVolumes makes the volumes, and brings them up to date now and then. Once the pod has started an error of
 // the API leaves them as they are.
 func (w *worker) mountVolumes(ctx context.Context, runtime *kubecontainer.PodStatus) error {
-	stale := w.shown == nil || !maps.Equal(w.shown.Labels, w.pod.Labels) || !maps.Equal(w.shown.Annotations, w.pod.Annotations)
-	if w.volumes != nil && !stale && time.Now().Before(w.renew) {
+	if stale := w.takeStale(w.shown); w.volumes != nil && !stale && time.Now().Before(w.renew) {
 		return nil
 	}
 	src, err := w.k.sources(ctx, w.pod, runtime.IPs)

@@ -18,6 +18,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -55,7 +56,7 @@ func newBench(t *testing.T, pod *v1.Pod, seed uint64) *bench {
 	if err := os.WriteFile(resolv, []byte("nameserver 192.0.2.53\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, runtime: fakecri.New(seed), images: fakecri.NewImages("image:latest"), client: fake.NewClientset(pod), events: &told{EventRecorderLogger: &record.FakeRecorder{}}}
+	b := &bench{t: t, runtime: fakecri.New(seed), images: fakecri.NewImages("image:latest"), client: fake.NewClientset(pod, roomyNode()), events: &told{EventRecorderLogger: &record.FakeRecorder{}}}
 	k, err := New(Config{
 		NodeName: "node1", Addresses: []netip.Addr{netip.MustParseAddr("172.30.0.11")}, Client: b.client,
 		Services: corelisters.NewServiceLister(cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})), ServicesSynced: func() bool { return true },
@@ -69,6 +70,12 @@ func newBench(t *testing.T, pod *v1.Pod, seed uint64) *bench {
 	k.dns = dns.NewConfigurer(b.events, k.nodeRef(), nil, nil, "cluster.local", resolv)
 	b.k, b.w = k, newWorker(k, identify(pod))
 	return b
+}
+
+// roomyNode has room for every pod.
+func roomyNode() *v1.Node {
+	room := v1.ResourceList{v1.ResourceCPU: resource.MustParse("8"), v1.ResourceMemory: resource.MustParse("8Gi"), v1.ResourcePods: resource.MustParse("110")}
+	return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}, Status: v1.NodeStatus{Allocatable: room, Capacity: room}}
 }
 
 func (e *told) Event(_ runtime.Object, _, reason, message string) {

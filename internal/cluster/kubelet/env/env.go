@@ -25,9 +25,11 @@ import (
 
 // Sources are where values come from, besides the pod itself.
 type Sources struct {
-	Services    []*v1.Service // of the pod's namespace and of default; others are ignored
-	ConfigMap   func(namespace, name string) (*v1.ConfigMap, error)
-	Secret      func(namespace, name string) (*v1.Secret, error)
+	Services  []*v1.Service // of the pod's namespace and of default; others are ignored
+	ConfigMap func(namespace, name string) (*v1.ConfigMap, error)
+	Secret    func(namespace, name string) (*v1.Secret, error)
+	// File is the value of a key in a file of variables (FileKeySelector) in a volume, empty where the file lacks it.
+	File        func(volume, path, key string) (string, error)
 	Allocatable v1.ResourceList // of the node: the limit of containers without one
 	HostIPs     []netip.Addr
 	PodIPs      []string
@@ -163,6 +165,13 @@ func (s Sources) valueFrom(pod *v1.Pod, container *v1.Container, from *v1.EnvVar
 			return string(value), ok, nil
 		}
 		return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, pod.Namespace, ref.Name)
+	case from.FileKeyRef != nil:
+		ref := from.FileKeyRef
+		value, err := s.File(ref.VolumeName, ref.Path, ref.Key)
+		if err == nil && value == "" && !isTrue(ref.Optional) {
+			err = fmt.Errorf("environment variable key %q not found in file %q of volume %q", ref.Key, ref.Path, ref.VolumeName)
+		}
+		return value, value != "", err
 	}
 	return "", false, fmt.Errorf("this source of an environment variable is not supported by minato: %v", from)
 }

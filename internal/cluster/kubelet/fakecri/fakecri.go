@@ -115,6 +115,22 @@ func (r *Runtime) end(c *container, code int32) {
 	c.state, c.code, c.finished = cri.ContainerState_CONTAINER_EXITED, code, time.Now()
 }
 
+// Container is what the newest container of a name was made from, and the sandbox that it is in; nil where there is none.
+func (r *Runtime) Container(name string) (*cri.ContainerConfig, *cri.PodSandboxConfig) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var newest *container
+	for _, c := range r.containers {
+		if c.config.Metadata.Name == name && (newest == nil || c.created.After(newest.created)) {
+			newest = c
+		}
+	}
+	if newest == nil {
+		return nil, nil
+	}
+	return newest.config, r.sandboxes[newest.sandbox].config
+}
+
 // Empty reports whether nothing is left.
 func (r *Runtime) Empty() bool {
 	r.mu.Lock()

@@ -33,7 +33,7 @@ func (v Volumes) payload(pod *v1.Pod, spec *v1.Volume, src env.Sources) (files, 
 	case spec.Projected != nil:
 		return v.projected(pod, src, spec.Projected)
 	}
-	return nil, ErrUnsupported
+	return nil, unsupported(spec.VolumeSource, "emptyDir, hostPath, configMap, secret, downwardAPI and projected ones")
 }
 
 func configMapFiles(pod *v1.Pod, src env.Sources, name string, items []v1.KeyToPath, mode *int32, optional *bool) (files, error) {
@@ -107,7 +107,7 @@ func (v Volumes) projected(pod *v1.Pod, src env.Sources, spec *v1.ProjectedVolum
 		case source.ServiceAccountToken != nil:
 			part, err = v.tokenFile(pod, source.ServiceAccountToken, *spec.DefaultMode)
 		default:
-			err = fmt.Errorf("source of a projected volume: %w", ErrUnsupported)
+			err = unsupported(source, "configMap, secret, downwardAPI and serviceAccountToken ones")
 		}
 		if err != nil {
 			return nil, err

@@ -19,7 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+	"k8s.io/kubernetes/pkg/kubelet/cm"
+	envutil "k8s.io/kubernetes/pkg/kubelet/util/env"
 	"k8s.io/kubernetes/pkg/volume"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
 	"k8s.io/kubernetes/pkg/volume/util/subpath"
@@ -29,15 +33,16 @@ import (
 )
 
 // ErrUnsupported says that a pod wants a kind of volume that is not in the package's list.
-var ErrUnsupported = errors.New("minato has no such volumes")
+var ErrUnsupported = errors.New("minato has no volumes of this kind")
 
 // Token asks the API for a ServiceAccount token.
 type Token func(namespace, serviceAccount string, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error)
 
 // Volumes makes volumes below Dir/POD-UID/volumes. Its methods are safe for concurrent use for different pods.
 type Volumes struct {
-	Dir   string
-	Token Token
+	Dir    string
+	Token  Token
+	Memory resource.Quantity // the node's, which bounds what is kept in memory
 }
 
 // Volume is one that is in place.
@@ -71,7 +76,7 @@ func (v Volumes) sync(pod *v1.Pod, spec *v1.Volume, src env.Sources) (Volume, er
 	dir := filepath.Join(v.PodDir(pod.UID), "volumes", spec.Name)
 	switch {
 	case spec.EmptyDir != nil:
-		return Volume{Path: dir}, emptyDir(pod, dir, spec.EmptyDir)
+		return Volume{Path: dir}, v.emptyDir(pod, dir, spec.EmptyDir)
 	case spec.HostPath != nil:
 		return Volume{Path: spec.HostPath.Path}, hostPath(spec.HostPath)
 	}
@@ -83,10 +88,10 @@ func (v Volumes) sync(pod *v1.Pod, spec *v1.Volume, src env.Sources) (Volume, er
 }
 
 // emptyDir is made once: a second call must not change what the containers did to it.
-func emptyDir(pod *v1.Pod, dir string, spec *v1.EmptyDirVolumeSource) error {
+func (v Volumes) emptyDir(pod *v1.Pod, dir string, spec *v1.EmptyDirVolumeSource) error {
 	switch spec.Medium {
 	case v1.StorageMediumMemory:
-		return memoryDir(pod, dir, spec)
+		return v.memoryDir(pod, dir, spec)
 	case v1.StorageMediumDefault:
 	default:
 		return fmt.Errorf("emptyDir of medium %q: %w", spec.Medium, ErrUnsupported)
@@ -102,7 +107,7 @@ func emptyDir(pod *v1.Pod, dir string, spec *v1.EmptyDirVolumeSource) error {
 }
 
 // memoryDir is a tmpfs. A mount point says that it was made; a reboot takes both away.
-func memoryDir(pod *v1.Pod, dir string, spec *v1.EmptyDirVolumeSource) error {
+func (v Volumes) memoryDir(pod *v1.Pod, dir string, spec *v1.EmptyDirVolumeSource) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
@@ -110,10 +115,7 @@ func memoryDir(pod *v1.Pod, dir string, spec *v1.EmptyDirVolumeSource) error {
 	if err != nil || mounted {
 		return err
 	}
-	options := "mode=0777"
-	if spec.SizeLimit != nil && spec.SizeLimit.Value() > 0 {
-		options += fmt.Sprintf(",size=%d", spec.SizeLimit.Value())
-	}
+	options := fmt.Sprintf("mode=0777,size=%d", v.memoryLimit(pod, spec))
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
 		return os.NewSyscallError("mount tmpfs", err)
 	}
@@ -121,6 +123,19 @@ func memoryDir(pod *v1.Pod, dir string, spec *v1.EmptyDirVolumeSource) error {
 		return errors.Join(err, unmount(dir))
 	}
 	return nil
+}
+
+// memoryLimit is the smallest of the volume's own limit, the memory limit of the pod and the memory of the node
+// (calculateEmptyDirMemorySize of pkg/volume/emptydir).
+func (v Volumes) memoryLimit(pod *v1.Pod, spec *v1.EmptyDirVolumeSource) int64 {
+	limit := v.Memory.Value()
+	if pods := cm.ResourceConfigForPod(pod, false, cm.QuotaPeriod, false, kubeletconfig.NoneMemoryReservationPolicy).Memory; pods != nil && *pods > 0 {
+		limit = min(limit, *pods)
+	}
+	if spec.SizeLimit != nil && spec.SizeLimit.Value() > 0 {
+		limit = min(limit, spec.SizeLimit.Value())
+	}
+	return limit
 }
 
 // write puts files into dir atomically.
@@ -188,6 +203,20 @@ func hostPath(spec *v1.HostPathVolumeSource) error {
 		return fmt.Errorf("hostPath type check failed: %s is not a %s", spec.Path, *spec.Type)
 	}
 	return nil
+}
+
+// Variable is the value of a key in a file of variables within a volume, empty where the file lacks it (kubelet's
+// EnvFiles). No symbolic link leads out of the volume.
+func Variable(vol Volume, path, key string) (string, error) {
+	if vol.Path == "" {
+		return "", errors.New("cannot find the volume of the file of variables")
+	}
+	f, err := os.OpenInRoot(vol.Path, path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return envutil.ParseEnv(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), key)
 }
 
 // Subpath makes a path within a volume safe to mount, and returns it: a container cannot lead out of the volume by a

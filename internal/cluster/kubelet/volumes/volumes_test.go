@@ -13,6 +13,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -44,7 +45,7 @@ func (a *api) sources() env.Sources {
 
 func (a *api) volumes(t *testing.T) Volumes {
 	t.Helper()
-	v := Volumes{Dir: t.TempDir(), Token: func(_, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+	v := Volumes{Dir: t.TempDir(), Memory: resource.MustParse("1Gi"), Token: func(_, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 		a.tokens++
 		if r.Spec.BoundObjectRef.UID != "u" || account != "robot" {
 			return nil, errors.New("a token for another")
@@ -162,10 +163,10 @@ func TestWhatIsMissingIsSaidAsTheKubeletSaysIt(t *testing.T) {
 	mode := int32(0o644)
 	a := &api{}
 	for want, source := range map[string]v1.VolumeSource{
-		`MountVolume.SetUp failed for volume "v" : configmaps "none" not found`:                                              {ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "none"}, DefaultMode: &mode}},
-		`MountVolume.SetUp failed for volume "v" : configmap references non-existent config key: size`:                       {ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "settings"}, DefaultMode: &mode, Items: []v1.KeyToPath{{Key: "size", Path: "s"}}}},
-		`MountVolume.SetUp failed for volume "v" : minato has no such volumes`:                                               {NFS: &v1.NFSVolumeSource{}},
-		`MountVolume.SetUp failed for volume "v" : hostPath type check failed: stat /nonexistent: no such file or directory`: {HostPath: &v1.HostPathVolumeSource{Path: "/nonexistent", Type: new(v1.HostPathType("Directory"))}},
+		`MountVolume.SetUp failed for volume "v" : configmaps "none" not found`:                                                                                              {ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "none"}, DefaultMode: &mode}},
+		`MountVolume.SetUp failed for volume "v" : configmap references non-existent config key: size`:                                                                       {ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "settings"}, DefaultMode: &mode, Items: []v1.KeyToPath{{Key: "size", Path: "s"}}}},
+		`MountVolume.SetUp failed for volume "v" : nfs: minato has no volumes of this kind: there are emptyDir, hostPath, configMap, secret, downwardAPI and projected ones`: {NFS: &v1.NFSVolumeSource{}},
+		`MountVolume.SetUp failed for volume "v" : hostPath type check failed: stat /nonexistent: no such file or directory`:                                                 {HostPath: &v1.HostPathVolumeSource{Path: "/nonexistent", Type: new(v1.HostPathType("Directory"))}},
 	} {
 		_, err := a.volumes(t).Sync(t.Context(), withVolume(source), a.sources())
 		if err == nil || err.Error() != want {
@@ -248,5 +249,67 @@ func TestASubpathCannotLeaveItsVolume(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(volume.Path, "a", "b", "x")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAVariableOfAFileStaysInItsVolume(t *testing.T) {
+	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "secret")
+	err := errors.Join(os.WriteFile(filepath.Join(dir, "vars"), []byte("COLOR='blue'\n"), 0o600),
+		os.WriteFile(outside, []byte("COLOR='red'\n"), 0o600), os.Symlink(outside, filepath.Join(dir, "link")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if value, err := Variable(Volume{Path: dir}, "vars", "COLOR"); value != "blue" || err != nil {
+		t.Errorf("got %q, %v", value, err)
+	}
+	if value, err := Variable(Volume{Path: dir}, "vars", "SHAPE"); value != "" || err != nil {
+		t.Errorf("a key that is not there: %q, %v", value, err)
+	}
+	if value, err := Variable(Volume{Path: dir}, "link", "COLOR"); err == nil {
+		t.Errorf("a link led out of the volume, to %q", value)
+	}
+}
+
+func TestAMemoryVolumeIsNoLargerThanItsPodMayBe(t *testing.T) {
+	limit := func(quantity string) v1.ResourceRequirements {
+		return v1.ResourceRequirements{Limits: v1.ResourceList{v1.ResourceMemory: resource.MustParse(quantity)}}
+	}
+	for name, c := range map[string]struct {
+		size, pod string
+		want      int64
+	}{
+		"without limits":         {"", "", 1 << 30},
+		"by its own limit":       {"1Mi", "64Mi", 1 << 20},
+		"by the pod's limit":     {"", "64Mi", 64 << 20},
+		"never beyond the pod's": {"128Mi", "64Mi", 64 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &api{}
+			spec := &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory}
+			pod := withVolume(v1.VolumeSource{EmptyDir: spec})
+			if c.size != "" {
+				size := resource.MustParse(c.size)
+				spec.SizeLimit = &size
+			}
+			if c.pod != "" {
+				pod.Spec.Containers[0].Resources = limit(c.pod)
+			}
+			if got := a.volumes(t).memoryLimit(pod, spec); got != c.want {
+				t.Errorf("%d bytes, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func TestAPodUsesTheObjectsThatItsVolumesShow(t *testing.T) {
+	secret := v1.SecretProjection{LocalObjectReference: v1.LocalObjectReference{Name: "key"}}
+	for kind, source := range map[Kind]v1.VolumeSource{
+		ConfigMap: {ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "key"}}},
+		Secret:    {Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{{Secret: &secret}}}},
+	} {
+		pod := withVolume(source)
+		if !Uses(pod, kind, "key") || Uses(pod, kind, "other") || Uses(pod, map[Kind]Kind{ConfigMap: Secret, Secret: ConfigMap}[kind], "key") {
+			t.Errorf("%s key: wrong answer", kind)
+		}
 	}
 }
