@@ -51,7 +51,7 @@ func Run(s Suite, dir string, yield func([]byte) error) error {
 	}
 	records := filepath.Join(dir, "records")
 	binary := filepath.Join(dir, "upstream.test")
-	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, "minato/test/oracle/overlaid/"+s.Path)
+	build := exec.Command("go", "test", "-c", "-mod=mod", "-vet=off", "-overlay", overlay, "-o", binary, "minato/test/oracle/overlaid/"+s.Path)
 	build.Dir = here
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("compile the tests of %s: %w\n%s", s.Path, err, out)
