@@ -27,9 +27,9 @@ const started = "\x00"
 
 // foreground runs the instance until it is interrupted, and then takes it down. Terminated, it leaves the pods
 // running, for the next start to take up.
-func foreground(ctx context.Context, inst instance.Instance, cfg instance.Config, level string, stderr io.Writer) error {
+func foreground(ctx context.Context, inst instance.Instance, cfg instance.Config, f *upFlags, stderr io.Writer) error {
 	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
+	if err := l.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return &exitError{exitUsage, fmt.Errorf("give --log-level debug, info, warn or error: %w", err)}
 	}
 	progress, finish := io.Writer(stderr), func(bool) {}
@@ -48,7 +48,7 @@ func foreground(ctx context.Context, inst instance.Instance, cfg instance.Config
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt)
 	defer signal.Stop(interrupted)
-	r, err := run.Up(ctx, inst, cfg, run.Options{Progress: progress, Log: log, Owner: owner()})
+	r, err := run.Up(ctx, inst, cfg, run.Options{Progress: progress, Log: log, Owner: owner(), Replace: f.replace})
 	finish(err == nil)
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 type upFlags struct {
 	nodes                          int
 	node                           []string
-	detach                         bool
+	detach, replace                bool
 	nodeCIDR, podCIDR, serviceCIDR string
 	domain, kubeconfig, logLevel   string
 	apiPort                        uint16
@@ -40,7 +40,7 @@ func upCommand(o *options) *cobra.Command {
 		if f.detach {
 			return detach(c.Context(), inst, os.Args[1:], c.ErrOrStderr())
 		}
-		return foreground(c.Context(), inst, cfg, f.logLevel, c.ErrOrStderr())
+		return foreground(c.Context(), inst, cfg, f, c.ErrOrStderr())
 	}
 	return c
 }
@@ -57,6 +57,7 @@ func upCommandFlags(f *upFlags) *cobra.Command {
 	}
 	fl := c.Flags()
 	fl.BoolVarP(&f.detach, "detach", "d", false, "start in the background and return when it is ready")
+	fl.BoolVar(&f.replace, "replace", false, "take over from the running process, for example with a newer minato: pods and connections go on")
 	fl.IntVar(&f.nodes, "nodes", instance.DefaultNodes, "number of nodes, named node1, node2, ...")
 	fl.StringArrayVar(&f.node, "node", nil, "a node as NAME or NAME=ADDRESS, instead of --nodes (may be repeated)")
 	fl.StringVar(&f.nodeCIDR, "node-cidr", instance.DefaultNodeCIDR, "network of the nodes; its first address is the host's")

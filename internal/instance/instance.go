@@ -118,6 +118,9 @@ func (i Instance) MakeDirs() error {
 // CNISocket is where the CNI plugin asks: for root alone, because a request names a path that is entered as root.
 func (i Instance) CNISocket() string { return filepath.Join(i.RunDir, "cni.sock") }
 
+// HandoverSocket is where a process that replaces the running one gets its sockets: for root alone.
+func (i Instance) HandoverSocket() string { return filepath.Join(i.RunDir, "handover.sock") }
+
 // Remove removes the state folder. It refuses a folder that does not look like an instance's.
 func (i Instance) Remove() error {
 	switch _, err := os.Stat(i.marker()); {

@@ -82,7 +82,7 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	u.goRun("DNS of "+a.node.Name, a.dns.Run)
 	publishers := []apply.Publisher{a.table}
 	for _, s := range speakers(a, log) {
-		u.goRun(s.Name()+" announcements of "+a.node.Name, s.Run)
+		u.goServe(s.Name()+" announcements of "+a.node.Name, s.Run)
 		publishers = append(publishers, s)
 	}
 	if err := u.startIngress(a, log); err != nil {
@@ -90,13 +90,13 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	}
 	progress := new(apply.Progress)
 	health := healthserver.New(healthserver.Config{
-		Netns: a.netns, Addrs: a.node.Addrs, Progress: progress, Log: log, Metrics: u.metrics(a),
+		Netns: a.netns, Sockets: u.sockets, Addrs: a.node.Addrs, Progress: progress, Log: log, Metrics: u.metrics(a),
 		Failed: func(service model.ServiceName, port uint16, err error) {
 			u.notices.Warn(a.node.Name, service, "FailedToStartServiceHealthcheck",
 				fmt.Sprintf("node %s failed to start healthcheck %q on port %d: %v", a.node.Name, service, port, err))
 		},
 	})
-	u.goRun("health of "+a.node.Name, health.Run)
+	u.goServe("health of "+a.node.Name, health.Run)
 	loop := apply.New(apply.Config{
 		Source: u.builder, Node: a.node, Board: u.board, Log: log, Progress: progress,
 		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health),
@@ -137,7 +137,7 @@ func (u *instanceRun) startKubelet(a *agent) error {
 	services := core.Services()
 	dir := filepath.Join(u.inst.StateDir, "nodes", a.node.Name)
 	a.kubelet, err = kubelet.New(kubelet.Config{
-		NodeName: a.node.Name, Addresses: a.node.Addrs, Netns: a.netns, PodCIDRs: []string{a.node.PodCIDRs[0].String()},
+		NodeName: a.node.Name, Addresses: a.node.Addrs, Netns: a.netns, Listen: u.listenOn(a), PodCIDRs: []string{a.node.PodCIDRs[0].String()},
 		Client: client, Services: services.Lister(), ServicesSynced: services.Informer().HasSynced,
 		ConfigMaps: core.ConfigMaps().Informer(), Secrets: core.Secrets().Informer(),
 		Runtime: cri, Images: images, Exits: u.containerd.Exits, ClusterDNS: []netip.Addr{u.cfg.DNSAddr()}, ClusterDomain: u.cfg.ClusterDomain,

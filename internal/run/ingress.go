@@ -31,13 +31,13 @@ func (u *instanceRun) startIngress(a *agent, log *slog.Logger) error {
 		return err
 	}
 	a.ingress, err = proxy.New(proxy.Config{
-		Netns: a.netns, Addrs: a.node.Addrs, Default: certificate, Log: log, OnChange: u.ingresses.Wake,
+		Netns: a.netns, Sockets: u.sockets, Addrs: a.node.Addrs, Default: certificate, Log: log, OnChange: u.ingresses.Wake,
 	})
 	if err != nil {
 		return err
 	}
 	u.proxies.add(a.node.Name, a.ingress)
-	u.goRun("ingress of "+a.node.Name, a.ingress.Run)
+	u.goServe("ingress of "+a.node.Name, a.ingress.Run)
 	return nil
 }
 

@@ -27,6 +27,7 @@ import (
 	"minato/internal/cluster/kubeconfig"
 	"minato/internal/cluster/nodes"
 	"minato/internal/cluster/scheduler"
+	"minato/internal/handover"
 	"minato/internal/instance"
 	"minato/internal/source"
 	"minato/internal/source/kube"
@@ -43,6 +44,7 @@ type Options struct {
 	Progress io.Writer // told what is done and what is waited for
 	Log      *slog.Logger
 	Owner    Owner
+	Replace  bool // take over from the process that has the instance, if any
 }
 
 // Running is an instance that is up.
@@ -70,6 +72,11 @@ type instanceRun struct {
 	work   sync.WaitGroup // everything that works until ctx ends
 	closes []func()       // afterwards, last first
 
+	sockets    *handover.Set
+	servingCtx context.Context // of what serves clients until a successor does
+	endServing context.CancelFunc
+	serving    sync.WaitGroup
+
 	network    *nodes.Network
 	store      *images.Store
 	containerd *containerd.Daemon
@@ -87,29 +94,36 @@ func Up(ctx context.Context, inst instance.Instance, cfg instance.Config, opt Op
 	if err := inst.MakeDirs(); err != nil {
 		return nil, err
 	}
-	unlock, err := inst.Lock()
-	if errors.Is(err, instance.ErrRunning) {
-		return nil, fmt.Errorf("choose another --name, or stop it first (minato down --name %s): %w", inst.Name, err)
-	}
+	u := &instanceRun{inst: inst, cfg: cfg, opt: opt, p: newProgress(opt.Progress), builder: source.NewBuilder(), board: new(status.Board)}
+	u.p.say("minato: instance %s, %d nodes, state in %s", inst.Name, len(cfg.Nodes), inst.StateDir)
+	unlock, err := u.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	u := &instanceRun{inst: inst, cfg: cfg, opt: opt, p: newProgress(opt.Progress), builder: source.NewBuilder(), board: new(status.Board)}
-	u.ctx, u.cancel = context.WithCancelCause(ctx)
 	u.onClose(unlock)
-	u.p.say("minato: instance %s, %d nodes, state in %s", inst.Name, len(cfg.Nodes), inst.StateDir)
+	u.ctx, u.cancel = context.WithCancelCause(ctx)
+	u.servingCtx, u.endServing = context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(u.ctx, func() {
+		if !u.sockets.Handed() {
+			u.endServing()
+		}
+	})
 	if err := u.start(); err != nil {
 		if cause := context.Cause(u.ctx); u.ctx.Err() != nil && !errors.Is(cause, context.Canceled) {
 			err = cause // the component that ended says more than those that waited for it
 		}
 		u.cancel(err)
 		u.finish()
+		u.sockets.Close()
 		return nil, err
 	}
 	u.p.say("ready in %s", u.p.took())
 	r := &Running{stop: func() { u.cancel(nil) }, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
+		if u.awaitSuccessor() {
+			return
+		}
 		<-u.ctx.Done()
 		if cause := context.Cause(u.ctx); ctx.Err() == nil && !errors.Is(cause, context.Canceled) {
 			r.err = cause
@@ -119,9 +133,13 @@ func Up(ctx context.Context, inst instance.Instance, cfg instance.Config, opt Op
 	return r, nil
 }
 
-// finish waits for all work, then closes what was opened, last first.
+// finish waits for all work, then closes what was opened, last first. What serves clients goes on where a successor
+// takes over.
 func (u *instanceRun) finish() {
 	u.work.Wait()
+	if !u.sockets.Handed() {
+		u.serving.Wait()
+	}
 	for i := len(u.closes) - 1; i >= 0; i-- {
 		u.closes[i]()
 	}
@@ -131,17 +149,19 @@ func (u *instanceRun) onClose(f func()) { u.closes = append(u.closes, f) }
 
 // goRun runs f until the instance ends. A component that ends before is the instance's end.
 func (u *instanceRun) goRun(name string, f func(context.Context) error) {
-	u.work.Go(func() {
-		err := f(u.ctx)
-		if u.ctx.Err() == nil {
-			if err == nil {
-				err = errors.New("ended by itself")
-			}
-			u.cancel(fmt.Errorf("%s: %w", name, err))
-		} else if err != nil && !errors.Is(err, context.Canceled) {
-			u.opt.Log.Warn("stopping", "component", name, "err", err)
+	u.work.Go(func() { u.component(u.ctx, name, f) })
+}
+
+func (u *instanceRun) component(ctx context.Context, name string, f func(context.Context) error) {
+	err := f(ctx)
+	if ctx.Err() == nil {
+		if err == nil {
+			err = errors.New("ended by itself")
 		}
-	})
+		u.cancel(fmt.Errorf("%s: %w", name, err))
+	} else if err != nil && !errors.Is(err, context.Canceled) {
+		u.opt.Log.Warn("stopping", "component", name, "err", err)
+	}
 }
 
 // start brings up the parts in the order of their needs: the network first, then the API and containerd beside each
@@ -168,7 +188,10 @@ func (u *instanceRun) start() error {
 	if err := u.p.step("nodes ready", u.waitForNodes); err != nil {
 		return err
 	}
-	return u.writeKubeconfig()
+	if err := u.writeKubeconfig(); err != nil {
+		return err
+	}
+	return u.servesInstead()
 }
 
 func (u *instanceRun) startNetwork() error {
@@ -205,12 +228,12 @@ func (u *instanceRun) startContainerd() (err error) {
 	if err := u.store.EnsurePause(); err != nil {
 		return err
 	}
-	mirror, err := net.Listen("tcp", "127.0.0.1:0")
+	mirror, err := u.sockets.Listener("image mirror", func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") })
 	if err != nil {
 		return fmt.Errorf("listen for the image mirror: %w", err)
 	}
 	u.goRun("image mirror", func(ctx context.Context) error { return serveHTTP(ctx, mirror, u.store.Mirror()) })
-	socket, err := listenRoot(u.inst.CNISocket())
+	socket, err := u.sockets.Listener("cni", func() (net.Listener, error) { return listenRoot(u.inst.CNISocket()) })
 	if err != nil {
 		return err
 	}
@@ -258,7 +281,10 @@ func (u *instanceRun) listenAPI() ([]net.Listener, error) {
 	for range attempts {
 		var ls []net.Listener
 		for _, addr := range []string{"127.0.0.1", u.advertise().String()} {
-			l, err := new(net.ListenConfig).Listen(u.ctx, "tcp", net.JoinHostPort(addr, strconv.Itoa(int(u.cfg.APIPort))))
+			at := net.JoinHostPort(addr, strconv.Itoa(int(u.cfg.APIPort)))
+			l, err := u.sockets.Listener("api/"+at, func() (net.Listener, error) {
+				return new(net.ListenConfig).Listen(u.ctx, "tcp", at)
+			})
 			if last = err; err != nil {
 				break
 			}
@@ -334,9 +360,13 @@ func (u *instanceRun) startCluster() error {
 	control := u.control(func(ctx context.Context, namespace, name string) (kube.Pod, bool, error) {
 		return kube.GetPod(ctx, client, namespace, name)
 	})
-	u.goRun("control socket", func(ctx context.Context) error {
-		return web.Serve(ctx, u.inst.ControlSocket(), u.opt.Owner.UID, control)
+	socket, err := u.sockets.Listener("control", func() (net.Listener, error) {
+		return web.Listen(u.inst.ControlSocket(), u.opt.Owner.UID)
 	})
+	if err != nil {
+		return err
+	}
+	u.goRun("control socket", func(ctx context.Context) error { return web.Serve(ctx, socket, control) })
 	return nil
 }
 

@@ -53,19 +53,24 @@ type Backend struct {
 // ErrNotFound marks an error that means: what was asked for is not there.
 var ErrNotFound = errors.New("not found")
 
-// Serve answers on the socket at path until ctx ends, then waits for requests under way. The socket belongs to uid.
-func Serve(ctx context.Context, path string, uid int, b Backend) error {
+// Listen opens the control socket at path. It belongs to uid.
+func Listen(path string, uid int) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("clear the control socket: %w", err)
+		return nil, fmt.Errorf("clear the control socket: %w", err)
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return fmt.Errorf("open the control socket: %w", err)
+		return nil, fmt.Errorf("open the control socket: %w", err)
 	}
 	if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, -1)); err != nil {
 		l.Close()
-		return fmt.Errorf("give the control socket to its user: %w", err)
+		return nil, fmt.Errorf("give the control socket to its user: %w", err)
 	}
+	return l, nil
+}
+
+// Serve answers on the control socket until ctx ends, then waits for requests under way.
+func Serve(ctx context.Context, l net.Listener, b Backend) error {
 	srv := &http.Server{Handler: b.routes(), ReadHeaderTimeout: 10 * time.Second}
 	stopped := make(chan error, 1)
 	go func() {

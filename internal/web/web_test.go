@@ -24,7 +24,11 @@ func serve(t *testing.T, b Backend) (*Client, string) {
 	socket := filepath.Join(dir, "s")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, socket, os.Getuid(), b) }()
+	l, err := Listen(socket, os.Getuid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- Serve(ctx, l, b) }()
 	c := NewClient(socket)
 	for { // until it answers, which is after the socket has its mode
 		res, err := c.http.Get("http://minato/")

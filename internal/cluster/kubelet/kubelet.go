@@ -48,8 +48,10 @@ type Config struct {
 	NodeName  string
 	Addresses []netip.Addr // of the node, the primary first; at most one of each family
 	Netns     netns.NS     // the node's; the zero value is a node that is the host
-	PodCIDRs  []string     // optional: of the Node object, if the API has none for it
-	Labels    map[string]string
+	// Listen, optional, opens the port at address, in Netns.
+	Listen   func(ctx context.Context, address string) (net.Listener, error)
+	PodCIDRs []string // optional: of the Node object, if the API has none for it
+	Labels   map[string]string
 
 	Client         kubernetes.Interface
 	Services       corelisters.ServiceLister // of all namespaces
@@ -117,6 +119,11 @@ func New(cfg Config) (*Kubelet, error) {
 	if cfg.NodeName == "" || len(cfg.Addresses) == 0 || cfg.Client == nil || cfg.Runtime == nil || cfg.Images == nil {
 		return nil, errors.New("kubelet: name, address, API client and runtime are needed")
 	}
+	if cfg.Listen == nil {
+		cfg.Listen = func(ctx context.Context, address string) (net.Listener, error) {
+			return cfg.Netns.Listen(ctx, "tcp", address)
+		}
+	}
 	if cfg.LeaseInterval == 0 {
 		cfg.LeaseInterval = 3 * time.Second
 	}
@@ -155,7 +162,7 @@ func (k *Kubelet) Registered() <-chan struct{} { return k.registered }
 // port that cannot be opened is an error.
 func (k *Kubelet) Run(ctx context.Context) error {
 	address := net.JoinHostPort(k.cfg.Addresses[0].String(), strconv.Itoa(Port))
-	listener, err := k.cfg.Netns.Listen(ctx, "tcp", address)
+	listener, err := k.cfg.Listen(ctx, address)
 	if err != nil {
 		return fmt.Errorf("kubelet of %s: %w", k.cfg.NodeName, err)
 	}

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"minato/internal/apply"
+	"minato/internal/handover"
 	"minato/internal/health"
 	"minato/internal/model"
 	"minato/internal/netns"
@@ -31,6 +32,7 @@ import (
 // Config is what a Server works with.
 type Config struct {
 	Netns    netns.NS
+	Sockets  *handover.Set   // of the process; nil: none are handed over
 	Addrs    []netip.Addr    // the node's, until a snapshot says them
 	Progress *apply.Progress // of the node's Loop
 	Log      *slog.Logger
@@ -171,7 +173,10 @@ func (s *Server) open(ctx context.Context, number uint16) (*port, error) {
 
 func (s *Server) listen(ctx context.Context, number uint16) (out []net.Listener, err error) {
 	for _, a := range s.addrs {
-		l, err := s.cfg.Netns.Listen(ctx, "tcp", netip.AddrPortFrom(a, number).String())
+		at := netip.AddrPortFrom(a, number).String()
+		l, err := s.cfg.Sockets.Listener("health/"+s.cfg.Netns.String()+"/"+at, func() (net.Listener, error) {
+			return s.cfg.Netns.Listen(ctx, "tcp", at)
+		})
 		if err != nil {
 			for _, l := range out {
 				l.Close()

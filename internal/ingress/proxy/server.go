@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"minato/internal/handover"
 	"minato/internal/ingress"
 	"minato/internal/model"
 	"minato/internal/netns"
@@ -32,6 +33,7 @@ import (
 // Config is what a Server needs. Netns, Addrs and Default are required.
 type Config struct {
 	Netns     netns.NS         // in which it listens, and from which it reaches backends
+	Sockets   *handover.Set    // of the process; nil: none are handed over
 	Addrs     []netip.Addr     // addresses to listen on; never a wildcard, so that other programs keep theirs
 	Ports     Ports            // zero: 80 and 443
 	Default   *tls.Certificate // for names that have no other
@@ -40,7 +42,7 @@ type Config struct {
 	OnChange  func()           // called when it has begun or ceased to listen; may be nil, must not block
 
 	Timeouts Timeouts      // zero: those of ingress-nginx
-	Grace    time.Duration // for requests under way when it stops; 0: 2 s
+	Grace    time.Duration // for requests under way when it stops; 0: 2 s. A minute where a successor has the ports
 }
 
 // Ports are the ports on which a Server listens.
@@ -127,6 +129,12 @@ func New(cfg Config) (*Server, error) {
 // are free for others until then.
 func (s *Server) Listening() bool { return s.state.Load().listening }
 
+// Settled reports whether it listens exactly if there is something to serve, or knows that it cannot.
+func (s *Server) Settled() bool {
+	now := s.state.Load()
+	return now.problem != "" || now.listening != s.table.Load().plan.Empty()
+}
+
 // Problem says why it does not listen although it should, empty when all is well.
 func (s *Server) Problem() string { return s.state.Load().problem }
 
@@ -165,7 +173,11 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			s.setState(state{})
-			f.stop(s.cfg.Grace)
+			if s.cfg.Sockets.Handed() {
+				f.stop(max(s.cfg.Grace, time.Minute))
+			} else {
+				f.stop(s.cfg.Grace)
+			}
 			return nil
 		case <-s.wake:
 		case <-again:
@@ -203,7 +215,9 @@ func (s *Server) open(ctx context.Context) (*front, error) {
 		for _, a := range s.cfg.Addrs {
 			for port, to := range map[uint16]*[]net.Listener{s.cfg.Ports.HTTP: &plain, s.cfg.Ports.HTTPS: &secure} {
 				at := netip.AddrPortFrom(a, port)
-				l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.String())
+				l, err := s.cfg.Sockets.Listener("ingress/"+s.cfg.Netns.String()+"/"+at.String(), func() (net.Listener, error) {
+					return new(net.ListenConfig).Listen(ctx, "tcp", at.String())
+				})
 				if errors.Is(err, unix.EADDRINUSE) {
 					return fmt.Errorf("no Ingress is served: %w: another program has %s; `ss -lntp 'sport = %d'` on the node names it: stop it, or let it listen on addresses of its own only", ErrPortTaken, at, port)
 				} else if err != nil {
