@@ -51,6 +51,9 @@ func (k *Kubelet) startContainer(ctx context.Context, pod *v1.Pod, c *v1.Contain
 		return k.failed(pod, c, "", err, "")
 	}
 	ctx = context.WithoutCancel(ctx)
+	if err := k.removeUnstarted(ctx, c, p.status); err != nil {
+		return k.failed(pod, c, "", err, reasonCreate)
+	}
 	config, err := k.containerConfig(ctx, pod, c, ref, p)
 	if err != nil {
 		return k.failed(pod, c, "", err, reasonConfig)
@@ -173,9 +176,26 @@ func target(pod *v1.Pod, c *v1.Container, status *kubecontainer.PodStatus, names
 	return nil
 }
 
+// removeUnstarted removes the newest instance if it was made and never started: our program has ended in between. It
+// is no restart, so that its number is free again.
+func (k *Kubelet) removeUnstarted(ctx context.Context, c *v1.Container, status *kubecontainer.PodStatus) error {
+	s := status.FindContainerStatusByName(c.Name)
+	if s == nil || s.State != kubecontainer.ContainerStateCreated {
+		return nil
+	}
+	if err := k.cfg.Runtime.RemoveContainer(ctx, s.ID.ID); err != nil {
+		return fmt.Errorf("removing a container that was never started: %w", err)
+	}
+	return nil
+}
+
 // attempt counts a container's instances from 0. Where the runtime has none any more its logs tell.
 func (k *Kubelet) attempt(pod *v1.Pod, c *v1.Container, status *kubecontainer.PodStatus) (int, error) {
-	if s := status.FindContainerStatusByName(c.Name); s != nil {
+	s := status.FindContainerStatusByName(c.Name)
+	switch {
+	case s != nil && s.State == kubecontainer.ContainerStateCreated: // removed just now
+		return s.RestartCount, nil
+	case s != nil:
 		return s.RestartCount + 1, nil
 	}
 	entries, err := os.ReadDir(filepath.Join(k.logDir(identify(pod)), c.Name))

@@ -5,6 +5,7 @@ package kubelet
 import (
 	"context"
 	"os"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -113,13 +114,27 @@ func (k *Kubelet) adoptOrphans(ctx context.Context) {
 			uid: types.UID(s.Labels[kubelettypes.KubernetesPodUIDLabel]),
 		})
 	}
-	folders, err := os.ReadDir(k.volumes.Dir)
+	for _, log := range k.folders(k.cfg.PodLogsDir) { // the last that remove takes away
+		if part := strings.Split(log, "_"); len(part) == 3 {
+			k.orphan(ctx, identity{namespace: part[0], name: part[1], uid: types.UID(part[2])})
+		}
+	}
+	for _, uid := range k.folders(k.volumes.Dir) {
+		k.orphan(ctx, identity{uid: types.UID(uid)})
+	}
+}
+
+// folders are the names of a folder's entries, none where there is no such folder.
+func (k *Kubelet) folders(dir string) []string {
+	entries, err := os.ReadDir(dir)
 	if err != nil && !os.IsNotExist(err) {
-		k.cfg.Log.Warn("looking for folders of pods without an object", "err", err)
+		k.cfg.Log.Warn("looking for what is left of pods without an object", "err", err)
 	}
-	for _, folder := range folders {
-		k.orphan(ctx, identity{uid: types.UID(folder.Name())})
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
 	}
+	return names
 }
 
 // orphan has a worker remove a pod, unless it has one.

@@ -88,6 +88,36 @@ func TestAttachTakesOverStdin(t *testing.T) {
 	w.until("listening", "succeeded", func(p *v1.Pod) bool { return p.Status.Phase == v1.PodSucceeded })
 }
 
+func TestWhoHasReadTheLogAndThenAttachesGetsEachLineOnce(t *testing.T) {
+	w := newWorld(t, netns.NS{})
+	w.start()
+	once := func(p *v1.Pod) {
+		p.Spec.RestartPolicy = v1.RestartPolicyNever
+		p.Spec.Containers[0].Stdin, p.Spec.Containers[0].StdinOnce = true, true
+	}
+	query := url.Values{"input": {"1"}, "output": {"1"}, "error": {"1"}}
+	w.create(pod("read", "echo first ; copy ; echo last", once))
+	if log := w.untilLogged("read", "main", "first"); log != "first\n" {
+		t.Errorf("log %q", log)
+	}
+	stdout, _, err := w.stream("/attach/default/read/main", query, strings.NewReader("typed\n"))
+	if err != nil || stdout != "typed\nlast\n" {
+		t.Errorf("attached after it: %q, error %v", stdout, err)
+	}
+	w.create(pod("quick", "echo all", once))
+	w.until("quick", "succeeded", func(p *v1.Pod) bool { return p.Status.Phase == v1.PodSucceeded })
+	stdout, _, err = w.stream("/attach/default/quick/main", query, strings.NewReader("typed\n"))
+	if err != nil || stdout != "all\n" {
+		t.Errorf("attached after its end: %q, error %v", stdout, err)
+	}
+	if log, _ := w.call("/containerLogs/default/quick/main"); log != "all\n" {
+		t.Errorf("log %q", log)
+	}
+	if stdout, _, err = w.stream("/attach/default/quick/main", query, strings.NewReader("")); err != nil || stdout != "" {
+		t.Errorf("attached after its log: %q, error %v", stdout, err)
+	}
+}
+
 func TestPortForwardReachesThePod(t *testing.T) {
 	w := newWorld(t, netns.NS{})
 	w.start()

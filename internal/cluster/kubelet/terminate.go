@@ -134,5 +134,8 @@ func (w *worker) remove(ctx context.Context, runtime *kubecontainer.PodStatus) e
 		}
 	}
 	w.k.tokens.forget(w.id.uid)
-	return errors.Join(w.k.volumes.Remove(w.id.uid), cgroup.Remove(w.k.cgroup(w.id)), os.RemoveAll(w.k.logDir(w.id)))
+	if err := errors.Join(w.k.volumes.Remove(w.id.uid), cgroup.Remove(w.k.cgroup(w.id))); err != nil {
+		return err
+	}
+	return os.RemoveAll(w.k.logDir(w.id)) // last: by it a later life knows the pod (adoptOrphans)
 }

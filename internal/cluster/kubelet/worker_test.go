@@ -30,16 +30,20 @@ import (
 	"minato/internal/cluster/kubelet/fakecri"
 )
 
-// bench is one worker on a fake runtime and a fake API, in a bubble of fake time.
+// bench is one node with a pod, on a fake runtime and a fake API, in a bubble of fake time.
 type bench struct {
 	t       *testing.T
+	cfg     Config
+	resolv  string
+	id      identity
 	k       *Kubelet
-	w       *worker
+	ctx     context.Context // of the kubelet that runs
 	runtime *fakecri.Runtime
 	images  *fakecri.Images
 	client  *fake.Clientset
 	events  *told
 	stop    func()
+	died    chan struct{} // closed when the kubelet is to die; nil for never
 }
 
 // told is a recorder that keeps what it is told.
@@ -56,20 +60,27 @@ func newBench(t *testing.T, pod *v1.Pod, seed uint64) *bench {
 	if err := os.WriteFile(resolv, []byte("nameserver 192.0.2.53\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, runtime: fakecri.New(seed), images: fakecri.NewImages("image:latest"), client: fake.NewClientset(pod, roomyNode()), events: &told{EventRecorderLogger: &record.FakeRecorder{}}}
-	k, err := New(Config{
+	b := &bench{t: t, resolv: resolv, id: identify(pod), runtime: fakecri.New(seed), images: fakecri.NewImages("image:latest"), client: fake.NewClientset(pod, roomyNode()), events: &told{EventRecorderLogger: &record.FakeRecorder{}}}
+	b.cfg = Config{
 		NodeName: "node1", Addresses: []netip.Addr{netip.MustParseAddr("172.30.0.11")}, Client: b.client,
 		Services: corelisters.NewServiceLister(cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})), ServicesSynced: func() bool { return true },
 		Runtime: b.runtime, Images: b.images, ClusterDomain: "cluster.local",
 		StateDir: filepath.Join(dir, "state"), PodLogsDir: filepath.Join(dir, "logs"), CgroupRoot: "/minato-workertest", Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	b.build()
+	return b
+}
+
+// build makes a kubelet that knows nothing.
+func (b *bench) build() {
+	b.t.Helper()
+	k, err := New(b.cfg)
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	k.recorder = b.events
-	k.dns = dns.NewConfigurer(b.events, k.nodeRef(), nil, nil, "cluster.local", resolv)
-	b.k, b.w = k, newWorker(k, identify(pod))
-	return b
+	k.dns = dns.NewConfigurer(b.events, k.nodeRef(), nil, nil, "cluster.local", b.resolv)
+	b.k = k
 }
 
 // roomyNode has room for every pod.
@@ -95,39 +106,50 @@ func (e *told) count(text string) (n int) {
 	return n
 }
 
-// start runs the worker and what it needs: the status writer, and a look at the runtime each second.
+// start runs what a pod needs of the kubelet: its worker, the status writer, and a look at the runtime each second.
 func (b *bench) start() {
 	ctx, cancel := context.WithCancel(context.Background())
+	k := b.k
 	var parts sync.WaitGroup
-	parts.Go(func() { b.k.statuses.run(ctx) })
-	parts.Go(func() { b.w.run(ctx) })
-	parts.Go(func() { b.k.watchRuntime(ctx) })
-	b.k.workers[b.w.id.uid] = b.w
+	parts.Go(func() { k.statuses.run(ctx) })
+	parts.Go(func() { k.watchRuntime(ctx) })
+	b.ctx = ctx
 	b.stop = sync.OnceFunc(func() {
 		cancel()
 		parts.Wait()
-		b.k.monitor.Stop()
+		k.working.Wait()
+		k.monitor.Stop()
 	})
 	b.sync()
 }
 
-// sync hands the API's pod to the worker, as the watch does.
+// sync hands the API's pod to the kubelet, as the watch does.
 func (b *bench) sync() {
 	b.t.Helper()
-	pod, err := b.client.CoreV1().Pods(b.w.id.namespace).Get(context.Background(), b.w.id.name, metav1.GetOptions{})
+	pod, err := b.client.CoreV1().Pods(b.id.namespace).Get(context.Background(), b.id.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		b.w.update(nil)
+		b.k.gone(b.id.uid)
 		return
 	}
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.w.update(pod)
+	b.k.update(b.ctx, pod)
+}
+
+// rebirth ends the kubelet, as far as its goroutines have not noticed that they are dead, and starts another on what it
+// has left.
+func (b *bench) rebirth() {
+	b.stop()
+	b.runtime.Revive()
+	b.build()
+	b.start()
+	b.k.adoptOrphans(b.ctx)
 }
 
 func (b *bench) pod() *v1.Pod {
 	b.t.Helper()
-	pod, err := b.client.CoreV1().Pods(b.w.id.namespace).Get(context.Background(), b.w.id.name, metav1.GetOptions{})
+	pod, err := b.client.CoreV1().Pods(b.id.namespace).Get(context.Background(), b.id.name, metav1.GetOptions{})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -135,7 +157,7 @@ func (b *bench) pod() *v1.Pod {
 }
 
 func (b *bench) gone() bool {
-	_, err := b.client.CoreV1().Pods(b.w.id.namespace).Get(context.Background(), b.w.id.name, metav1.GetOptions{})
+	_, err := b.client.CoreV1().Pods(b.id.namespace).Get(context.Background(), b.id.name, metav1.GetOptions{})
 	return apierrors.IsNotFound(err)
 }
 
@@ -153,9 +175,16 @@ func (b *bench) delete(grace int64) {
 // within waits, in fake time, until something is so.
 func (b *bench) within(d time.Duration, what string, is func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(d); !is(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(d); !is(); time.Sleep(50 * time.Millisecond) {
+		select {
+		case <-b.died:
+			b.died = nil
+			b.rebirth()
+		default:
+		}
 		if time.Now().After(deadline) {
-			b.t.Fatalf("not %s within %v: %+v, events %q", what, d, b.pod().Status, b.events.texts)
+			pod, err := b.client.CoreV1().Pods(b.id.namespace).Get(context.Background(), b.id.name, metav1.GetOptions{})
+			b.t.Fatalf("not %s within %v: %+v %v, events %q", what, d, pod, err, b.events.texts)
 		}
 	}
 }

@@ -36,6 +36,12 @@ type Runtime struct {
 	containers map[string]*container
 	calls      []string
 	codes      []int32
+	started    []string // names of containers, in the order of their starts
+
+	boundaries int    // that were passed
+	crashAt    int    // the boundary at which the caller dies; 0 for none
+	crash      func() // tells the caller
+	dead       bool
 }
 
 type sandbox struct {
@@ -60,11 +66,65 @@ func New(seed uint64) *Runtime {
 	}
 }
 
+// CrashAt has the caller die at the n-th boundary from the first: before or after the work of some call, of this runtime
+// or of the API (see Boundary). Then crash is called, and until Revive every call fails without having done anything:
+// a process that was killed makes none. crash must not call the runtime.
+func (r *Runtime) CrashAt(n int, crash func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.crashAt, r.crash = n, crash
+}
+
+// Revive ends the death of the caller.
+func (r *Runtime) Revive() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dead = false
+}
+
+// Boundaries counts the boundaries that were passed.
+func (r *Runtime) Boundaries() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.boundaries
+}
+
+// Boundary passes a boundary between two calls of others than this runtime, and fails if the caller is dead.
+func (r *Runtime) Boundary() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.boundary()
+}
+
+func (r *Runtime) boundary() error {
+	if !r.dead {
+		r.boundaries++
+		if r.boundaries == r.crashAt {
+			r.dead = true
+			r.crash()
+		}
+	}
+	if r.dead {
+		return status.Error(codes.Canceled, "the caller is dead")
+	}
+	return nil
+}
+
 // call records a call, does its work, and fails now and then, before or after.
 func (r *Runtime) call(name string, work func() error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.boundary(); err != nil {
+		return err
+	}
 	r.calls = append(r.calls, name)
+	if err := r.faulty(name, work); err != nil {
+		return err
+	}
+	return r.boundary()
+}
+
+func (r *Runtime) faulty(name string, work func() error) error {
 	fault := status.Error(codes.Unavailable, "injected fault in "+name)
 	switch f := r.random.Float64(); {
 	case f < r.Faults/2:
@@ -103,11 +163,30 @@ func (r *Runtime) Exit(name string, code int32) {
 	panic("no running container " + name)
 }
 
+// Runs reports whether a container of a name runs.
+func (r *Runtime) Runs(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.containers {
+		if c.config.Metadata.Name == name && c.state == cri.ContainerState_CONTAINER_RUNNING {
+			return true
+		}
+	}
+	return false
+}
+
 // Codes are the exit codes of all containers that have ended, in that order.
 func (r *Runtime) Codes() []int32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.codes)
+}
+
+// Started are the names of all containers that were started, in that order.
+func (r *Runtime) Started() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.started)
 }
 
 func (r *Runtime) end(c *container, code int32) {
@@ -143,6 +222,9 @@ func (r *Runtime) id(kind string) string {
 	return fmt.Sprintf("%s%d", kind, r.next)
 }
 
+// now is the time of a creation, later than that of any other also where the clock stands.
+func (r *Runtime) now() time.Time { return time.Now().Add(time.Duration(r.next)) }
+
 func notFound(kind, id string) error { return status.Errorf(codes.NotFound, "no %s %s", kind, id) }
 
 // RunPodSandbox makes a sandbox with the address 10.0.0.1.
@@ -154,7 +236,7 @@ func (r *Runtime) RunPodSandbox(_ context.Context, config *cri.PodSandboxConfig,
 			}
 		}
 		id = r.id("sandbox")
-		r.sandboxes[id] = &sandbox{config: config, ready: true, created: time.Now()}
+		r.sandboxes[id] = &sandbox{config: config, ready: true, created: r.now()}
 		return nil
 	})
 	return id, err
@@ -251,7 +333,7 @@ func (r *Runtime) CreateContainer(_ context.Context, sandboxID string, config *c
 			}
 		}
 		id = r.id("container")
-		r.containers[id] = &container{sandbox: sandboxID, config: config, created: time.Now()}
+		r.containers[id] = &container{sandbox: sandboxID, config: config, created: r.now()}
 		return nil
 	})
 	return id, err
@@ -268,6 +350,7 @@ func (r *Runtime) StartContainer(_ context.Context, id string) error {
 			panic("starting a container twice")
 		}
 		c.state, c.started = cri.ContainerState_CONTAINER_RUNNING, time.Now()
+		r.started = append(r.started, c.config.Metadata.Name)
 		return nil
 	})
 }

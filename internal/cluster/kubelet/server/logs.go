@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -48,17 +49,26 @@ func (s Server) logs(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	path := filepath.Join(s.LogDir, logFolder(pod), name, fmt.Sprintf("%d.log", c.GetMetadata().GetAttempt()))
+	path := s.logFile(pod, c)
 	w.Header().Set("Content-Type", "text/plain")
-	stdout, stderr := streams(r.URL.Query().Get("stream"), &flusher{w})
+	out, errs := streams(r.URL.Query().Get("stream"), &flusher{w})
+	stdout, stderr := &counter{Writer: out}, &counter{Writer: errs}
+	file, _ := os.Stat(path) // what is not there is not shown
 	err = logs.ReadLogs(r.Context(), path, c.Id, options, settled{s.Runtime}, stdout, stderr)
+	if file != nil && *options == (logs.LogOptions{}) && forOneClient(pod, name) {
+		s.shown.remember(c.Id, shownLog{file, stdout.n, stderr.n, time.Now()})
+	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.Log.Warn("reading a log", "pod", pod.Namespace+"/"+pod.Name, "container", name, "err", err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
 }
 
-func logFolder(pod *v1.Pod) string { return fmt.Sprintf("%s_%s_%s", pod.Namespace, pod.Name, pod.UID) }
+// logFile is the newest log of an instance.
+func (s Server) logFile(pod *v1.Pod, c *cri.Container) string {
+	folder := fmt.Sprintf("%s_%s_%s", pod.Namespace, pod.Name, pod.UID)
+	return filepath.Join(s.LogDir, folder, c.GetMetadata().GetName(), fmt.Sprintf("%d.log", c.GetMetadata().GetAttempt()))
+}
 
 // logged is the instance whose log is meant. The texts are the kubelet's (validateContainerLogStatus).
 func (s Server) logged(ctx context.Context, pod *v1.Pod, container string, previous bool) (*cri.Container, error) {

@@ -4,12 +4,11 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -32,15 +31,24 @@ func forOneClient(pod *v1.Pod, container string) bool {
 	})
 }
 
-// attachOnce gives the client of such a container its whole output, from its log, and attaches its input alone.
-func (s Server) attachOnce(w http.ResponseWriter, r *http.Request, pod *v1.Pod, c *cri.Container) {
+// attachOnce gives the client of such a container its output, from its log, and attaches its input alone. A container
+// that has ended meanwhile is no error: kubectl would fetch the whole log again.
+func (s Server) attachOnce(w http.ResponseWriter, r *http.Request, pod *v1.Pod, name string) {
+	instances, err := s.instances(r.Context(), pod, name)
+	if err == nil && len(instances) == 0 {
+		err = fmt.Errorf("container %s of pod %s/%s: %w", name, pod.Namespace, pod.Name, errNotFound)
+	}
+	if err != nil {
+		fail(w, err)
+		return
+	}
 	options, err := streaming.NewOptions(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	a := once{Server: s, pod: pod, container: c}
-	streaming.ServeAttach(w, r, a, pod.Name, string(pod.UID), c.GetMetadata().GetName(), options, idleTimeout,
+	a := once{Server: s, pod: pod, container: instances[0]}
+	streaming.ServeAttach(w, r, a, pod.Name, string(pod.UID), name, options, idleTimeout,
 		streaming.DefaultStreamCreationTimeout, streaming.SupportedStreamingProtocols)
 }
 
@@ -57,15 +65,17 @@ func (a once) AttachContainer(ctx context.Context, _, _, _ string, in io.Reader,
 	var input sync.WaitGroup
 	defer input.Wait()
 	defer cancel()
-	if in != nil {
+	if in != nil && a.container.State == cri.ContainerState_CONTAINER_RUNNING {
 		input.Go(func() {
 			if err := a.input(ctx, in); err != nil && ctx.Err() == nil {
 				a.Log.Debug("the input of a container ended", "pod", a.pod.Namespace+"/"+a.pod.Name, "err", err)
 			}
 		})
 	}
-	path := filepath.Join(a.LogDir, logFolder(a.pod), a.container.GetMetadata().GetName(), strconv.Itoa(int(a.container.GetMetadata().GetAttempt()))+".log")
-	return logs.ReadLogs(ctx, path, a.container.Id, &logs.LogOptions{Follow: true}, settled{a.Runtime}, orDiscard(out), orDiscard(errs))
+	path := a.logFile(a.pod, a.container)
+	seen := a.shown.take(a.container.Id, path)
+	stdout, stderr := &skipper{orDiscard(out), seen.stdout}, &skipper{orDiscard(errs), seen.stderr}
+	return logs.ReadLogs(ctx, path, a.container.Id, &logs.LogOptions{Follow: true}, settled{a.Runtime}, stdout, stderr)
 }
 
 // input copies to the container until in ends or ctx does.

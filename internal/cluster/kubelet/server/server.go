@@ -44,6 +44,8 @@ type Server struct {
 	Runtime internalapi.RuntimeService
 	LogDir  string // holds NAMESPACE_NAME_UID/CONTAINER/N.log
 	Log     *slog.Logger
+
+	shown *shown
 }
 
 // privileged is the organization of clients that may do everything (k8s.io/apiserver, user.SystemPrivilegedGroup).
@@ -71,6 +73,7 @@ func (s Server) Serve(ctx context.Context, listener net.Listener, certificate tl
 }
 
 func (s Server) handler() http.Handler {
+	s.shown = new(shown)
 	private := http.NewServeMux()
 	private.HandleFunc("GET /pods", s.pods)
 	private.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
@@ -109,7 +112,7 @@ func (s Server) pods(w http.ResponseWriter, r *http.Request) {
 
 func (s Server) exec(w http.ResponseWriter, r *http.Request) {
 	s.stream(w, r, func(ctx context.Context) (string, error) {
-		_, c, err := s.running(ctx, r)
+		c, err := s.running(ctx, r)
 		if err != nil {
 			return "", err
 		}
@@ -123,16 +126,20 @@ func (s Server) exec(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s Server) attach(w http.ResponseWriter, r *http.Request) {
-	pod, c, err := s.running(r.Context(), r)
+	pod, err := s.pod(r)
 	if err != nil {
 		fail(w, err)
 		return
 	}
-	if forOneClient(pod, c.GetMetadata().GetName()) {
-		s.attachOnce(w, r, pod, c)
+	if name := r.PathValue("container"); forOneClient(pod, name) {
+		s.attachOnce(w, r, pod, name)
 		return
 	}
 	s.stream(w, r, func(ctx context.Context) (string, error) {
+		c, err := s.running(ctx, r)
+		if err != nil {
+			return "", err
+		}
 		q := r.URL.Query()
 		tty := isTrue(q, v1.ExecTTYParam)
 		response, err := s.Runtime.Attach(ctx, &cri.AttachRequest{
@@ -213,22 +220,22 @@ func (s Server) pod(r *http.Request) (*v1.Pod, error) {
 	return pod, nil
 }
 
-// running is the container that the path names, which must run, and its pod.
-func (s Server) running(ctx context.Context, r *http.Request) (*v1.Pod, *cri.Container, error) {
+// running is the container that the path names, which must run.
+func (s Server) running(ctx context.Context, r *http.Request) (*cri.Container, error) {
 	pod, err := s.pod(r)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	containers, err := s.instances(ctx, pod, r.PathValue("container"))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, c := range containers {
 		if c.State == cri.ContainerState_CONTAINER_RUNNING {
-			return pod, c, nil
+			return c, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("running container %s of pod %s/%s: %w", r.PathValue("container"), pod.Namespace, pod.Name, errNotFound)
+	return nil, fmt.Errorf("running container %s of pod %s/%s: %w", r.PathValue("container"), pod.Namespace, pod.Name, errNotFound)
 }
 
 func isTrue(q url.Values, name string) bool {
