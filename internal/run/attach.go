@@ -12,6 +12,7 @@ import (
 
 	"minato/internal/cluster/cni"
 	"minato/internal/cluster/nodes"
+	"minato/internal/model"
 )
 
 // attacher speaks CNI for the network of the nodes.
@@ -19,7 +20,12 @@ type attacher struct{ network *nodes.Network }
 
 // Attach answers an ADD.
 func (a attacher) Attach(ctx context.Context, r cni.Request) (*cni.Result, error) {
-	got, err := a.network.Attach(ctx, attachRequest(r))
+	req := attachRequest(r)
+	var err error
+	if req.Ports, err = portMappings(r.Ports); err != nil {
+		return nil, err
+	}
+	got, err := a.network.Attach(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +53,23 @@ func (a attacher) Detach(ctx context.Context, r cni.Request) error {
 
 func attachRequest(r cni.Request) nodes.AttachRequest {
 	return nodes.AttachRequest{Node: r.Node, Netns: r.Netns, ContainerID: r.ContainerID, IfName: r.IfName, HostNetwork: r.HostNetwork}
+}
+
+func portMappings(ports []cni.Port) (all []nodes.PortMapping, err error) {
+	protocols := map[string]uint8{"tcp": uint8(model.TCP), "udp": uint8(model.UDP), "sctp": uint8(model.SCTP)}
+	for _, p := range ports {
+		m := nodes.PortMapping{Protocol: protocols[p.Protocol], HostPort: p.HostPort, PodPort: p.ContainerPort}
+		if m.Protocol == 0 {
+			return nil, fmt.Errorf("hostPort %d: unknown protocol %q", p.HostPort, p.Protocol)
+		}
+		if p.HostIP != "" {
+			if m.HostAddr, err = netip.ParseAddr(p.HostIP); err != nil {
+				return nil, fmt.Errorf("hostPort %d: %w", p.HostPort, err)
+			}
+		}
+		all = append(all, m)
+	}
+	return all, nil
 }
 
 func anywhere(a netip.Addr) string {

@@ -39,6 +39,9 @@ const (
 // Request is one CNI command for one sandbox.
 type Request = plugin.Request
 
+// Port is a port of the node that leads to the pod.
+type Port = plugin.Port
+
 // Result is a CNI result, version 1.0.0 (CNI specification, "Success").
 type Result struct {
 	CNIVersion string      `json:"cniVersion"`

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -88,7 +89,7 @@ func TestADDAttachesAndBringsLoopbackUp(t *testing.T) {
 	if want := `{"cniVersion":"1.0.0","ips":[{"address":"10.244.1.2/32"}]}` + "\n"; w.Code != http.StatusOK || w.Body.String() != want {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	if len(a.asked) != 1 || a.asked[0] != request {
+	if len(a.asked) != 1 || !reflect.DeepEqual(a.asked[0], request) {
 		t.Errorf("asked %+v", a.asked)
 	}
 	if !loIsUp(t, ns) {

@@ -40,7 +40,7 @@ func Install(binDir, confDir, network, socket string) error {
 		"cniVersion": Version, "name": network,
 		"plugins": []any{map[string]any{
 			"type": plugin.Name, "socket": socket,
-			"capabilities": map[string]bool{"io.kubernetes.cri.pod-annotations": true},
+			"capabilities": map[string]bool{"io.kubernetes.cri.pod-annotations": true, "portMappings": true},
 		}},
 	}, "", "  ")
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubelettypes "k8s.io/kubelet/pkg/types"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 	runtimeutil "k8s.io/kubernetes/pkg/kubelet/kuberuntime/util"
 
@@ -48,6 +49,7 @@ func (k *Kubelet) sandboxConfig(ctx context.Context, pod *v1.Pod, attempt uint32
 	maps.Copy(config.Annotations, pod.Annotations)
 	config.Annotations[cni.AnnotationNode] = k.cfg.NodeName // last: a pod must not choose another node's network
 	delete(config.Annotations, cni.AnnotationHostNetwork)
+	config.PortMappings = portMappings(pod)
 	if pod.Spec.HostNetwork {
 		config.Hostname = k.cfg.NodeName
 		if !k.cfg.Netns.IsHost() {
@@ -60,6 +62,32 @@ func (k *Kubelet) sandboxConfig(ctx context.Context, pod *v1.Pod, attempt uint32
 		}
 	}
 	return config, nil
+}
+
+// portMappings are the ports of the node that lead to the pod. In the node's namespace they are the pod's own.
+func portMappings(pod *v1.Pod) (all []*cri.PortMapping) {
+	if pod.Spec.HostNetwork {
+		return nil
+	}
+	for i := range pod.Spec.Containers {
+		all = appendPorts(all, &pod.Spec.Containers[i])
+	}
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; podutil.IsRestartableInitContainer(c) {
+			all = appendPorts(all, c)
+		}
+	}
+	return all
+}
+
+func appendPorts(all []*cri.PortMapping, c *v1.Container) []*cri.PortMapping {
+	for _, p := range c.Ports {
+		if p.HostPort != 0 {
+			protocol := cri.Protocol(cri.Protocol_value[string(p.Protocol)])
+			all = append(all, &cri.PortMapping{Protocol: protocol, ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: p.HostIP})
+		}
+	}
+	return all
 }
 
 // namespaces are those that containers share. On a virtual node a hostNetwork pod is an ordinary one to the

@@ -26,6 +26,7 @@ type AttachRequest struct {
 	ContainerID string // of the sandbox; identifies the link from now on
 	IfName      string // of the pod's end; empty is eth0
 	HostNetwork bool
+	Ports       []PortMapping // ports of the node that lead to the pod; not with HostNetwork
 }
 
 // AttachResult says what the pod got.
@@ -88,7 +89,7 @@ func (n *Network) Detach(ctx context.Context, req AttachRequest) error {
 			continue
 		}
 		node.mu.Lock()
-		err := node.deleteLink(podLink(req.ContainerID))
+		err := errors.Join(node.deleteLink(podLink(req.ContainerID)), n.cfg.setPorts(node, podLink(req.ContainerID), nil, nil))
 		node.mu.Unlock()
 		if err != nil {
 			return fmt.Errorf("detach container %s: %w", req.ContainerID, err)
@@ -132,6 +133,14 @@ func (c *Config) attach(ctx context.Context, n *node, req AttachRequest) (Attach
 		}
 	}
 	if err := c.setPod(pod, far, near, result); err != nil {
+		return AttachResult{}, err
+	}
+	if usesLoopback(req.Ports) {
+		if err := setSysctls(n.ns, []sysctl{{"net/ipv4/conf/" + near.Attrs().Name + "/route_localnet", "1", false}}, c.refused); err != nil {
+			return AttachResult{}, err
+		}
+	}
+	if err := c.setPorts(n, near.Attrs().Name, result.Addrs, req.Ports); err != nil {
 		return AttachResult{}, err
 	}
 	n.settle(ctx, near)

@@ -85,6 +85,9 @@ func (n *Network) up(ctx context.Context, host *space, j *journal) (err error) {
 			return err
 		}
 		n.nodes[wanted.Name] = made
+		if err := n.cfg.loadPorts(made); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -128,7 +131,7 @@ func Delete(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{cfg.deleteHostLinks(host), cfg.unsetHost(host, j)}
+	errs := []error{cfg.deleteHostLinks(host), cfg.unsetHost(host, j), deleteTables(cfg.HostNetns, portsTable(cfg.Name))}
 	own, err := cfg.ownNetns(j)
 	errs = append(errs, err)
 	for _, path := range own {

@@ -18,6 +18,7 @@ type node struct {
 	*space
 	mu     sync.Mutex   // held by Attach and Detach
 	cursor []netip.Addr // per family: the address given last
+	ports  bool         // there is a table of port mappings
 }
 
 // makeNode makes a node's namespace and all in it but pods, or repairs it. A Host node has nothing of its own to

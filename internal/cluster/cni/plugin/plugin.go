@@ -41,6 +41,15 @@ type Request struct {
 	PodNamespace string `json:"podNamespace"`
 	PodName      string `json:"podName"`
 	PodUID       string `json:"podUID"`
+	Ports        []Port `json:"ports,omitempty"`
+}
+
+// Port is a port of the node that leads to a port of the pod, as containerd says it (CNI convention "portMappings").
+type Port struct {
+	HostIP        string `json:"hostIP"`
+	HostPort      uint16 `json:"hostPort"`
+	ContainerPort uint16 `json:"containerPort"`
+	Protocol      string `json:"protocol"` // tcp, udp or sctp
 }
 
 // conf is the part of the network configuration on stdin that the plugin reads.
@@ -48,6 +57,7 @@ type conf struct {
 	Socket        string `json:"socket"`
 	RuntimeConfig struct {
 		Annotations map[string]string `json:"io.kubernetes.cri.pod-annotations"`
+		Ports       []Port            `json:"portMappings"`
 	} `json:"runtimeConfig"`
 }
 
@@ -97,6 +107,7 @@ func run(base string, getenv func(string) string, stdin io.Reader) (string, erro
 		Node:        c.RuntimeConfig.Annotations[AnnotationNode],
 		HostNetwork: c.RuntimeConfig.Annotations[AnnotationHostNetwork] == "true",
 		PodName:     args["K8S_POD_NAME"], PodNamespace: args["K8S_POD_NAMESPACE"], PodUID: args["K8S_POD_UID"],
+		Ports: c.RuntimeConfig.Ports,
 	})
 }
 

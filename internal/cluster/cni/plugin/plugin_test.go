@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -42,7 +43,8 @@ func daemon(t *testing.T, status int, answer string) (socket string, asked <-cha
 
 func network(socket string) io.Reader {
 	return strings.NewReader(`{"cniVersion":"1.0.0","name":"n","type":"minato-cni","socket":"` + socket + `",
-		"runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"minato.io/node":"node2","minato.io/host-network":"true"}}}`)
+		"runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"minato.io/node":"node2","minato.io/host-network":"true"},
+			"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":""}]}}`)
 }
 
 var add = map[string]string{
@@ -56,8 +58,11 @@ func TestThePluginAsksTheDaemonAndPrintsItsAnswer(t *testing.T) {
 	if code := Main("/opt/bin/minato-cni", env(add), network(socket), &out); code != 0 || out.String() != "{\"cniVersion\":\"1.0.0\"}\n" {
 		t.Errorf("code %d, answer %q", code, out.String())
 	}
-	want := Request{Command: "ADD", ContainerID: "id", Netns: "/run/netns/x", IfName: "eth0", Node: "node2", HostNetwork: true, PodNamespace: "ns", PodName: "p", PodUID: "u"}
-	if got := <-asked; got != want {
+	want := Request{
+		Command: "ADD", ContainerID: "id", Netns: "/run/netns/x", IfName: "eth0", Node: "node2", HostNetwork: true,
+		PodNamespace: "ns", PodName: "p", PodUID: "u", Ports: []Port{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}},
+	}
+	if got := <-asked; !reflect.DeepEqual(got, want) {
 		t.Errorf("asked %+v, want %+v", got, want)
 	}
 }
