@@ -14,7 +14,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RACE := $(shell go list ./internal/... 2>/dev/null | grep -v -e /cluster -e /cli -e /run -e /warm)
 HEAVY := ./internal/cluster/... ./internal/cli/... ./internal/run/...
 
-.PHONY: help up down clean setup build check test test-unit test-netns test-walkthrough lint cross bench images oracle oracle-dns
+.PHONY: help up down clean setup build check test test-unit test-netns test-walkthrough lint cross bench images oracle agent bench-proxy oracle-dns
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
@@ -29,6 +29,9 @@ $(CNI): $(wildcard cmd/minato-cni/*.go internal/cluster/cni/plugin/*.go) go.mod
 .PHONY: $(BIN)
 $(BIN): $(CNI)
 	go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/minato
+
+agent: ## build bin/minato-agent, for a node of an existing cluster
+	go build -ldflags '-s -w' -o bin/minato-agent ./cmd/minato-agent
 
 up: setup ## build and start a cluster in the background, wait until it is ready
 	@$(MAKE) --no-print-directory build
@@ -73,6 +76,10 @@ images: ## make the test images from Debian packages
 cross: ## build for linux/arm64
 	GOARCH=arm64 go build -o /dev/null ./cmd/minato-cni
 	GOARCH=arm64 go build -o /dev/null ./cmd/minato
+	GOARCH=arm64 go build -o /dev/null ./cmd/minato-agent
 
 bench: ## measure, and print the rows of bench/RESULTS.md
 	bench/run
+
+bench-proxy: agent ## compare with kube-proxy in its two modes, built from its module (half an hour)
+	bench/proxy/run

@@ -166,6 +166,33 @@ func TestImportRules(t *testing.T) {
 	}
 }
 
+func TestAgentLinksNoKubernetesAndNoStore(t *testing.T) {
+	imports := map[string][]string{}
+	for _, s := range sources(t) {
+		imports[s.pkg] = append(imports[s.pkg], s.imports...)
+	}
+	seen := map[string]bool{}
+	var visit func(pkg string)
+	visit = func(pkg string) {
+		if seen[pkg] {
+			return
+		}
+		seen[pkg] = true
+		for _, imp := range imports[pkg] {
+			if strings.HasPrefix(imp, "k8s.io/kubernetes/") || strings.HasPrefix(imp, "go.etcd.io/etcd/server/") {
+				t.Errorf("minato-agent links %s by way of %s: it is for every node of a cluster, and small", imp, pkg)
+			}
+			if own, ok := strings.CutPrefix(imp, module); ok {
+				visit(own)
+			}
+		}
+	}
+	visit("cmd/minato-agent")
+	if !seen["internal/dataplane/nftables/kernel"] || !seen["internal/source/kube"] {
+		t.Error("minato-agent has no data path: the walk is broken")
+	}
+}
+
 func TestPlansReadNoClock(t *testing.T) {
 	for _, s := range sources(t) {
 		if !within(s.pkg, "internal/model") && !isPlan(s.pkg) {

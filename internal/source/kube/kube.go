@@ -12,6 +12,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"minato/internal/model"
 	"minato/internal/source"
@@ -40,12 +42,32 @@ func Client(cfg *rest.Config) (kubernetes.Interface, error) {
 	return c, nil
 }
 
+// ClientFrom makes a Client of a kubeconfig file, or, without one, as a pod of the cluster reaches its API.
+func ClientFrom(kubeconfig string) (kubernetes.Interface, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("say with a kubeconfig how to reach the API: %w", err)
+	}
+	cfg.QPS = -1 // a watcher asks seldom
+	return Client(cfg)
+}
+
 // Run lists and watches until ctx ends, and returns nil when everything it started has ended. The client should be
 // one that Client made. What goes wrong with the connection is logged by client-go and tried again for ever.
 func Run(ctx context.Context, client kubernetes.Interface, b *source.Builder) error {
 	q := newQueue()
+	return run(ctx, b, q, slices.Concat(serviceReflectors(client, q), poolReflectors(client, q), ingressReflectors(client, q)))
+}
+
+// RunServices is Run for Services, EndpointSlices, nodes and namespaces alone.
+func RunServices(ctx context.Context, client kubernetes.Interface, b *source.Builder) error {
+	q := newQueue()
+	return run(ctx, b, q, serviceReflectors(client, q))
+}
+
+func run(ctx context.Context, b *source.Builder, q *queue, all []*cache.Reflector) error {
 	var wg sync.WaitGroup
-	for _, r := range reflectors(client, q) {
+	for _, r := range all {
 		wg.Go(func() { r.RunWithContext(ctx) })
 	}
 	q.feed(ctx, b)
@@ -53,9 +75,9 @@ func Run(ctx context.Context, client kubernetes.Interface, b *source.Builder) er
 	return nil
 }
 
-func reflectors(client kubernetes.Interface, q *queue) []*cache.Reflector {
+func serviceReflectors(client kubernetes.Interface, q *queue) []*cache.Reflector {
 	core, discovery := client.CoreV1(), client.DiscoveryV1()
-	return append([]*cache.Reflector{
+	return []*cache.Reflector{
 		reflector(client, core.Services(""), &corev1.Service{}, &store[*corev1.Service, *source.ServiceObject]{
 			queue:   q,
 			convert: func(o *corev1.Service) (*source.ServiceObject, bool) { return source.Service(o), true },
@@ -84,6 +106,13 @@ func reflectors(client kubernetes.Interface, q *queue) []*cache.Reflector {
 			replace: (*source.Batch).ReplaceNamespaces,
 			delete:  func(b *source.Batch, n source.ObjectName) { b.DeleteNamespace(n.Name) },
 		}),
+	}
+}
+
+// poolReflectors watch what decides about the addresses of load balancers.
+func poolReflectors(client kubernetes.Interface, q *queue) []*cache.Reflector {
+	core := client.CoreV1()
+	return []*cache.Reflector{
 		reflector(client, only(core.ConfigMaps(source.PoolConfigNamespace), poolConfigs), &corev1.ConfigMap{}, &store[*corev1.ConfigMap, *source.PoolConfig]{
 			queue:   q,
 			convert: source.Pools,
@@ -98,7 +127,7 @@ func reflectors(client kubernetes.Interface, q *queue) []*cache.Reflector {
 			replace: (*source.Batch).ReplaceRivals,
 			delete:  (*source.Batch).DeleteRival,
 		}),
-	}, ingressReflectors(client, q)...)
+	}
 }
 
 func poolConfigs(o *metav1.ListOptions) {

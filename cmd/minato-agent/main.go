@@ -1,0 +1,47 @@
+// Command minato-agent is minato on a node of an existing cluster, in the place of kube-proxy. See docs/agent.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"minato/internal/run/agent"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "minato-agent:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	host, _ := os.Hostname()
+	cfg := agent.Config{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	flag.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API; without it, as a pod of the cluster does")
+	flag.StringVar(&cfg.NodeName, "node-name", strings.ToLower(host), "`name` of this machine's Node object")
+	flag.Func("service-cidr", "`range` of ClusterIPs, once for each: packets to addresses in it that are none are dropped", func(s string) error {
+		p, err := netip.ParsePrefix(s)
+		cfg.ServiceCIDRs = append(cfg.ServiceCIDRs, p)
+		return err
+	})
+	cleanup := flag.Bool("cleanup", false, "take away all rules that minato-agent has left, and end")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("leave out %q: there are flags only", flag.Args())
+	}
+	if *cleanup {
+		return agent.Cleanup(ctx)
+	}
+	return agent.Run(ctx, cfg)
+}
