@@ -84,7 +84,7 @@ func config(t *testing.T, old *instance.Config, args ...string) (instance.Config
 
 func TestANewInstanceHasTheDefaults(t *testing.T) {
 	c, err := config(t, nil)
-	if err != nil || len(c.Nodes) != 3 || c.PodCIDR.String() != instance.DefaultPodCIDR || c.ClusterDomain != "cluster.local" {
+	if err != nil || len(c.Nodes) != 3 || c.PodCIDRs()[0].String() != "10.244.0.0/16" || c.ClusterDomain != "cluster.local" {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

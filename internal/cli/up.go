@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,8 @@ type upFlags struct {
 	nodes                          int
 	node                           []string
 	detach, replace                bool
-	nodeCIDR, podCIDR, serviceCIDR string
+	ipFamily                       string
+	nodeCIDR, podCIDR, serviceCIDR []string
 	domain, kubeconfig, logLevel   string
 	apiPort                        uint16
 	upstreamDNS                    []string
@@ -59,10 +61,11 @@ func upCommandFlags(f *upFlags) *cobra.Command {
 	fl.BoolVarP(&f.detach, "detach", "d", false, "start in the background and return when it is ready")
 	fl.BoolVar(&f.replace, "replace", false, "take over from the running process, for example with a newer minato: pods and connections go on")
 	fl.IntVar(&f.nodes, "nodes", instance.DefaultNodes, "number of nodes, named node1, node2, ...")
-	fl.StringArrayVar(&f.node, "node", nil, "a node as NAME or NAME=ADDRESS, instead of --nodes (may be repeated)")
-	fl.StringVar(&f.nodeCIDR, "node-cidr", instance.DefaultNodeCIDR, "network of the nodes; its first address is the host's")
-	fl.StringVar(&f.podCIDR, "pod-cidr", instance.DefaultPodCIDR, "range of pod addresses, a /24 for each node")
-	fl.StringVar(&f.serviceCIDR, "service-cidr", instance.DefaultServiceCIDR, "range of ClusterIPs")
+	fl.StringArrayVar(&f.node, "node", nil, "a node as NAME or NAME=ADDRESS[,ADDRESS], instead of --nodes (may be repeated)")
+	fl.StringVar(&f.ipFamily, "ip-family", "ipv4", "ipv4, ipv6, or dual: both, IPv4 first")
+	fl.StringSliceVar(&f.nodeCIDR, "node-cidr", nil, "network of the nodes, of each IP family; its first address is the host's (default 172.30.0.0/24, fd00:172:30::/64)")
+	fl.StringSliceVar(&f.podCIDR, "pod-cidr", nil, "range of pod addresses, a /24 or IPv6 /64 for each node (default 10.244.0.0/16, fd00:10:244::/56)")
+	fl.StringSliceVar(&f.serviceCIDR, "service-cidr", nil, "range of ClusterIPs (default 10.96.0.0/12, fd00:10:96::/112)")
 	fl.StringVar(&f.domain, "cluster-domain", instance.DefaultClusterDomain, "DNS domain of the cluster")
 	fl.Uint16Var(&f.apiPort, "api-port", 0, "port of the Kubernetes API (default 6443, or the next free one)")
 	fl.StringSliceVar(&f.upstreamDNS, "upstream-dns", nil, "DNS servers for names outside the cluster (default: the host's resolv.conf)")
@@ -85,16 +88,13 @@ func (f *upFlags) config(c *cobra.Command, inst instance.Instance) (instance.Con
 	if changed("nodes") || changed("node") {
 		want.Nodes = nil
 	}
-	for _, p := range []struct {
-		flag, text string
-		prefix     *netip.Prefix
-	}{{"node-cidr", f.nodeCIDR, &want.NodeCIDR}, {"pod-cidr", f.podCIDR, &want.PodCIDR}, {"service-cidr", f.serviceCIDR, &want.ServiceCIDR}} {
-		if exists && !changed(p.flag) {
-			continue
+	if !exists || changed("ip-family") {
+		if want.Families, err = instance.ParseFamilies(f.ipFamily); err != nil {
+			return want, &exitError{exitUsage, err}
 		}
-		if *p.prefix, err = netip.ParsePrefix(p.text); err != nil {
-			return want, &exitError{exitUsage, fmt.Errorf("give --%s a range such as 10.0.0.0/16: %q is none", p.flag, p.text)}
-		}
+	}
+	if err := f.setRanges(&want); err != nil {
+		return want, &exitError{exitUsage, err}
 	}
 	if !exists || changed("cluster-domain") {
 		want.ClusterDomain = f.domain
@@ -123,16 +123,46 @@ func (f *upFlags) config(c *cobra.Command, inst instance.Instance) (instance.Con
 	return want, nil
 }
 
+// setRanges takes the ranges that were given.
+func (f *upFlags) setRanges(want *instance.Config) error {
+	want.Families = slices.Clone(want.Families)
+	for _, r := range []struct {
+		flag  string
+		texts []string
+		field func(*instance.Family) *netip.Prefix
+	}{
+		{"node-cidr", f.nodeCIDR, func(f *instance.Family) *netip.Prefix { return &f.NodeCIDR }},
+		{"pod-cidr", f.podCIDR, func(f *instance.Family) *netip.Prefix { return &f.PodCIDR }},
+		{"service-cidr", f.serviceCIDR, func(f *instance.Family) *netip.Prefix { return &f.ServiceCIDR }},
+	} {
+		var given []netip.Prefix
+		for _, text := range r.texts {
+			p, err := netip.ParsePrefix(text)
+			if err != nil {
+				return fmt.Errorf("give --%s a range such as 10.0.0.0/16: %q is none", r.flag, text)
+			}
+			given = append(given, p)
+		}
+		if err := instance.SetRanges(want.Families, r.flag, given, r.field); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (f *upFlags) parseNodes(nodes []instance.Node) ([]instance.Node, error) {
 	for _, text := range f.node {
-		name, addr, given := strings.Cut(text, "=")
+		name, addrs, given := strings.Cut(text, "=")
 		n := instance.Node{Name: name}
-		if given {
+		for _, addr := range strings.Split(addrs, ",") {
+			if !given {
+				break
+			}
 			a, err := netip.ParseAddr(addr)
 			if err != nil {
 				return nil, fmt.Errorf("give --node as NAME or NAME=ADDRESS: %q has no address: %w", text, err)
 			}
-			n.Addr = a
+			n.Addrs = append(n.Addrs, a)
 		}
 		nodes = append(nodes, n)
 	}

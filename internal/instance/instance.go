@@ -184,17 +184,15 @@ func writePID(f *os.File) error {
 
 // Node is one node as asked for.
 type Node struct {
-	Name string     `json:"name"`
-	Addr netip.Addr `json:"addr"`
+	Name  string       `json:"name"`
+	Addrs []netip.Addr `json:"addrs"` // complete: one of each family, in the order of Config.Families
 }
 
 // Config is what the user asked for, complete: Default fills what was left out.
 type Config struct {
 	Nodes         []Node           `json:"nodes"`
 	Host          bool             `json:"host,omitempty"` // one node which is the host's own namespace
-	NodeCIDR      netip.Prefix     `json:"nodeCIDR"`
-	PodCIDR       netip.Prefix     `json:"podCIDR"`
-	ServiceCIDR   netip.Prefix     `json:"serviceCIDR"`
+	Families      []Family         `json:"families"`       // the first is that of Services which ask for none
 	ClusterDomain string           `json:"clusterDomain"`
 	APIPort       uint16           `json:"apiPort"`
 	UpstreamDNS   []netip.AddrPort `json:"upstreamDNS,omitempty"` // empty: the host's resolv.conf
@@ -215,6 +213,9 @@ func (i Instance) Load() (c Config, ok bool, err error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return Config{}, false, fmt.Errorf("remove the instance (minato delete --name %s): its configuration %s is not readable: %w",
 			i.Name, i.configFile(), err)
+	}
+	if len(c.Families) == 0 {
+		return Config{}, false, fmt.Errorf("remove the instance (minato delete --name %s): it was made before instances had IP families", i.Name)
 	}
 	return c, true, nil
 }

@@ -2,6 +2,7 @@ package instance
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -29,26 +30,96 @@ func complete(t *testing.T, c Config, n int) Config {
 }
 
 func TestDefaultsAreThoseOfTheDocumentation(t *testing.T) {
-	c := complete(t, Config{}, DefaultNodes)
-	if len(c.Nodes) != 3 || c.Nodes[0] != (Node{"node1", netip.MustParseAddr("172.30.0.11")}) || c.Nodes[2].Name != "node3" {
+	dual, err := ParseFamilies("dual")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := complete(t, Config{Families: dual}, DefaultNodes)
+	if len(c.Nodes) != 3 || c.Nodes[2].Name != "node3" {
 		t.Errorf("nodes %v", c.Nodes)
 	}
-	for what, got := range map[string]string{
-		"172.30.0.1":    c.HostAddr().String(),
-		"10.244.1.0/24": c.NodePodCIDR(0).String(),
-		"10.244.3.0/24": c.NodePodCIDR(2).String(),
-		"10.96.0.10":    c.DNSAddr().String(),
-		"10.96.0.1":     c.APIServiceAddr().String(),
+	for _, want := range []struct {
+		got  any
+		text string
+	}{
+		{c.Nodes[0].Addrs, "[172.30.0.11 fd00:172:30::11]"},
+		{c.Nodes[2].Addrs, "[172.30.0.13 fd00:172:30::13]"},
+		{c.HostAddrs(), "[172.30.0.1 fd00:172:30::1]"},
+		{c.NodePodCIDRs(0), "[10.244.1.0/24 fd00:10:244:1::/64]"},
+		{c.NodePodCIDRs(2), "[10.244.3.0/24 fd00:10:244:3::/64]"},
+		{c.DNSAddrs(), "[10.96.0.10 fd00:10:96::a]"},
+		{c.Families[1].APIServiceAddr(), "fd00:10:96::1"},
 	} {
-		if got != what {
-			t.Errorf("got %s, want %s", got, what)
+		if got := fmt.Sprint(want.got); got != want.text {
+			t.Errorf("got %s, want %s", got, want.text)
 		}
 	}
 }
 
+func TestAnInstanceIsOfIPv4UnlessAskedOtherwise(t *testing.T) {
+	if c := complete(t, Config{}, 1); len(c.Families) != 1 || c.HasIPv6() || c.Nodes[0].Addrs[0].String() != "172.30.0.11" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestLoadBalancersHaveTheSameLastOctetsWhereTheyFit(t *testing.T) {
+	for network, want := range map[string]string{
+		"172.30.0.0/24":    "172.30.0.200-172.30.0.250",
+		"192.168.3.0/24":   "192.168.3.200-192.168.3.250",
+		"172.31.0.0/16":    "172.31.0.200-172.31.0.250",
+		"192.168.3.128/25": "192.168.3.224-192.168.3.254",
+		"fd00:172:30::/64": "fd00:172:30::200-fd00:172:30::250",
+		"fd00::/116":       "fd00::200-fd00::250",
+		"192.168.3.16/28":  "192.168.3.28-192.168.3.30",
+	} {
+		p := netip.MustParsePrefix(network)
+		first, last := Family{IPv6: p.Addr().Is6(), NodeCIDR: p}.LoadBalancerRange()
+		if got := first.String() + "-" + last.String(); got != want {
+			t.Errorf("%s: %s, want %s", network, got, want)
+		}
+	}
+}
+
+func TestRangesGoToTheirFamily(t *testing.T) {
+	for name, tt := range map[string]struct {
+		family, given, want string
+	}{
+		"one of each":             {"dual", "fd01::/64 10.1.0.0/24", "[10.1.0.0/24 fd01::/64]"},
+		"the other keeps its own": {"dual", "fd01::/64", "[172.30.0.0/24 fd01::/64]"},
+		"two of one":              {"dual", "10.1.0.0/24 10.2.0.0/24", "give --node-cidr one range of each IP family"},
+		"none of it":              {"ipv4", "fd01::/64", "give --ip-family dual too"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			families, err := ParseFamilies(tt.family)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var given []netip.Prefix
+			for _, text := range strings.Fields(tt.given) {
+				given = append(given, netip.MustParsePrefix(text))
+			}
+			err = SetRanges(families, "node-cidr", given, func(f *Family) *netip.Prefix { return &f.NodeCIDR })
+			got := fmt.Sprint(err)
+			if err == nil {
+				got = fmt.Sprint(complete(t, Config{Families: families}, 1).NodeCIDRs())
+			}
+			if !strings.HasPrefix(got, tt.want) {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func addrs(texts ...string) (all []netip.Addr) {
+	for _, text := range texts {
+		all = append(all, netip.MustParseAddr(text))
+	}
+	return all
+}
+
 func TestNodesWithoutAddressGetTheNextFreeOne(t *testing.T) {
-	c := complete(t, Config{Nodes: []Node{{Name: "a", Addr: netip.MustParseAddr("172.30.0.11")}, {Name: "b"}, {Name: "c"}}}, 0)
-	if c.Nodes[1].Addr != netip.MustParseAddr("172.30.0.12") || c.Nodes[2].Addr != netip.MustParseAddr("172.30.0.13") {
+	c := complete(t, Config{Nodes: []Node{{Name: "a", Addrs: addrs("172.30.0.11")}, {Name: "b"}, {Name: "c"}}}, 0)
+	if c.Nodes[1].Addrs[0].String() != "172.30.0.12" || c.Nodes[2].Addrs[0].String() != "172.30.0.13" {
 		t.Errorf("nodes %v", c.Nodes)
 	}
 }
@@ -61,11 +132,13 @@ func TestBadConfigurationsSayWhatToDo(t *testing.T) {
 		want string
 	}{
 		"no node":              {Config{}, 0, "--nodes 1"},
-		"ranges overlap":       {Config{PodCIDR: prefix("10.96.0.0/16")}, 1, "choose ranges apart"},
-		"too small":            {Config{PodCIDR: prefix("10.1.0.0/25")}, 1, "--pod-cidr an IPv4 range of /24"},
-		"no room for the pods": {Config{PodCIDR: prefix("10.1.0.0/23")}, 3, "larger range"},
-		"address outside":      {Config{Nodes: []Node{{"a", netip.MustParseAddr("192.168.0.1")}}}, 0, "inside --node-cidr"},
-		"address of the host":  {Config{Nodes: []Node{{"a", netip.MustParseAddr("172.30.0.1")}}}, 0, "belongs to the host"},
+		"ranges overlap":       {Config{Families: []Family{{PodCIDR: prefix("10.96.0.0/16")}}}, 1, "choose ranges apart"},
+		"too small":            {Config{Families: []Family{{PodCIDR: prefix("10.1.0.0/25")}}}, 1, "--pod-cidr an IPv4 range of /24"},
+		"no room for the pods": {Config{Families: []Family{{PodCIDR: prefix("10.1.0.0/23")}}}, 3, "larger range"},
+		"address outside":      {Config{Nodes: []Node{{"a", addrs("192.168.0.1")}}}, 0, "inside --node-cidr"},
+		"address of the host":  {Config{Nodes: []Node{{"a", addrs("172.30.0.1")}}}, 0, "belongs to the host"},
+		"two of one family":    {Config{Nodes: []Node{{"a", addrs("172.30.0.11", "172.30.0.12")}}}, 0, "one address of each IP family"},
+		"too small for IPv6":   {Config{Families: []Family{{IPv6: true, PodCIDR: prefix("fd00::/80")}}}, 1, "an IPv6 range of /64"},
 		"two of one name":      {Config{Nodes: []Node{{Name: "a"}, {Name: "a"}}}, 0, "name each node once"},
 		"bad name":             {Config{Nodes: []Node{{Name: "A_b"}}}, 0, "no node name"},
 		"the bridge's name":    {Config{Nodes: []Node{{Name: "lan"}}}, 0, "no node name"},
@@ -79,7 +152,7 @@ func TestBadConfigurationsSayWhatToDo(t *testing.T) {
 }
 
 func TestNodesMayBeNamedByTheirAddress(t *testing.T) {
-	c := Config{NodeCIDR: netip.MustParsePrefix("192.168.0.0/24"), Nodes: []Node{{"192.168.0.11", netip.MustParseAddr("192.168.0.11")}}}
+	c := Config{Families: []Family{{NodeCIDR: netip.MustParsePrefix("192.168.0.0/24")}}, Nodes: []Node{{"192.168.0.11", addrs("192.168.0.11")}}}
 	complete(t, c, 0)
 }
 
@@ -112,7 +185,8 @@ func TestChangedNamesTheFlag(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	b = a
-	b.ServiceCIDR = netip.MustParsePrefix("10.112.0.0/12")
+	b.Families = []Family{b.Families[0]}
+	b.Families[0].ServiceCIDR = netip.MustParsePrefix("10.112.0.0/12")
 	if got := a.Changed(b); got != "--service-cidr" {
 		t.Errorf("got %q", got)
 	}

@@ -45,7 +45,7 @@ type agent struct {
 // newAgent starts everything of the i-th node.
 func (u *instanceRun) newAgent(i int) (a *agent, err error) {
 	n := u.cfg.Nodes[i]
-	a = &agent{node: model.Node{Name: n.Name, Addrs: []netip.Addr{n.Addr}, PodCIDRs: []netip.Prefix{u.cfg.NodePodCIDR(i)}}}
+	a = &agent{node: model.Node{Name: n.Name, Addrs: n.Addrs, PodCIDRs: u.cfg.NodePodCIDRs(i)}}
 	if a.netns, err = u.network.Netns(n.Name); err != nil {
 		return nil, err
 	}
@@ -59,21 +59,21 @@ func (u *instanceRun) newAgent(i int) (a *agent, err error) {
 // startDataPath wires source -> apply -> nftables and DNS for one node.
 func (u *instanceRun) startDataPath(a *agent) (err error) {
 	log := u.opt.Log.With("node", a.node.Name)
-	a.dataplane, err = kernel.Open(kernel.Config{Netns: a.netns, ServiceCIDRs: []netip.Prefix{u.cfg.ServiceCIDR}, Log: log})
+	a.dataplane, err = kernel.Open(kernel.Config{Netns: a.netns, ServiceCIDRs: u.cfg.ServiceCIDRs(), IPv4Only: !u.cfg.HasIPv6(), Log: log})
 	if err != nil {
 		return err
 	}
 	a.dataplane.Except(dnsService)                // answered on the node itself
 	u.onClose(func() { _ = a.dataplane.Close() }) // the table stays: connections go on
 	a.table, err = dns.NewTable(dns.Zone{
-		Domain: u.cfg.ClusterDomain, Reverse: []netip.Prefix{u.cfg.ServiceCIDR, u.cfg.PodCIDR},
-		Addrs: []netip.Addr{u.cfg.DNSAddr()}, Service: dnsService,
+		Domain: u.cfg.ClusterDomain, Reverse: append(u.cfg.ServiceCIDRs(), u.cfg.PodCIDRs()...),
+		Addrs: u.cfg.DNSAddrs(), Service: dnsService,
 	})
 	if err != nil {
 		return err
 	}
 	a.dns, err = dnsserver.New(dnsserver.Config{
-		Netns: a.netns, Addrs: []netip.Addr{u.cfg.DNSAddr()}, Table: a.table, Log: log,
+		Netns: a.netns, Addrs: u.cfg.DNSAddrs(), Table: a.table, Log: log,
 		Upstreams: u.cfg.UpstreamDNS, ResolvConf: resolvConf, // asked from the host's namespace
 	})
 	if err != nil {
@@ -137,10 +137,10 @@ func (u *instanceRun) startKubelet(a *agent) error {
 	services := core.Services()
 	dir := filepath.Join(u.inst.StateDir, "nodes", a.node.Name)
 	a.kubelet, err = kubelet.New(kubelet.Config{
-		NodeName: a.node.Name, Addresses: a.node.Addrs, Netns: a.netns, Listen: u.listenOn(a), PodCIDRs: []string{a.node.PodCIDRs[0].String()},
+		NodeName: a.node.Name, Addresses: a.node.Addrs, Netns: a.netns, Listen: u.listenOn(a), PodCIDRs: texts(a.node.PodCIDRs),
 		Client: client, Services: services.Lister(), ServicesSynced: services.Informer().HasSynced,
 		ConfigMaps: core.ConfigMaps().Informer(), Secrets: core.Secrets().Informer(),
-		Runtime: cri, Images: images, Exits: u.containerd.Exits, ClusterDNS: []netip.Addr{u.cfg.DNSAddr()}, ClusterDomain: u.cfg.ClusterDomain,
+		Runtime: cri, Images: images, Exits: u.containerd.Exits, ClusterDNS: u.cfg.DNSAddrs()[:1], ClusterDomain: u.cfg.ClusterDomain,
 		Serving: serving, ClientCA: u.api.ClientCA(), StateDir: dir, PodLogsDir: filepath.Join(dir, "logs"),
 		SeccompDir: filepath.Join(u.inst.StateDir, "seccomp"),
 		Withdrawn: func(ctx context.Context, namespace, name string) error {
@@ -154,4 +154,11 @@ func (u *instanceRun) startKubelet(a *agent) error {
 	u.api.Informers().Start(u.ctx.Done()) // what was added above
 	u.goRun("kubelet of "+a.node.Name, a.kubelet.Run)
 	return nil
+}
+
+func texts(prefixes []netip.Prefix) (all []string) {
+	for _, p := range prefixes {
+		all = append(all, p.String())
+	}
+	return all
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -170,7 +169,7 @@ func (u *instanceRun) explain(ctx context.Context, dest string, q web.Query, pod
 	var lookup error
 	world := explain.World{
 		Snapshot: u.builder.Current(), Names: names{u.agents[0].table.View()}, Domain: u.cfg.ClusterDomain,
-		ServiceCIDRs: []netip.Prefix{u.cfg.ServiceCIDR}, Except: except(),
+		ServiceCIDRs: u.cfg.ServiceCIDRs(), Except: except(),
 		Pods: func(namespace, name string) (explain.Pod, bool) {
 			p, ok, err := pods(ctx, namespace, name)
 			lookup = errors.Join(lookup, err)

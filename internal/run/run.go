@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -210,12 +211,12 @@ func (u *instanceRun) startNetwork() error {
 func (u *instanceRun) networkConfig() nodes.Config {
 	c := nodes.Config{
 		Name: u.inst.Name, StateDir: u.inst.StateDir, HostPorts: []uint16{u.cfg.APIPort}, Log: u.opt.Log,
-		Families: []nodes.Family{{NodeCIDR: u.cfg.NodeCIDR, PodCIDR: u.cfg.PodCIDR, ServiceCIDR: u.cfg.ServiceCIDR, HostAddr: u.cfg.HostAddr()}},
+	}
+	for _, f := range u.cfg.Families {
+		c.Families = append(c.Families, nodes.Family{NodeCIDR: f.NodeCIDR, PodCIDR: f.PodCIDR, ServiceCIDR: f.ServiceCIDR, HostAddr: f.HostAddr()})
 	}
 	for i, n := range u.cfg.Nodes {
-		c.Nodes = append(c.Nodes, nodes.Node{
-			Name: n.Name, Addrs: []netip.Addr{n.Addr}, PodCIDRs: []netip.Prefix{u.cfg.NodePodCIDR(i)}, Host: u.cfg.Host,
-		})
+		c.Nodes = append(c.Nodes, nodes.Node{Name: n.Name, Addrs: n.Addrs, PodCIDRs: u.cfg.NodePodCIDRs(i), Host: u.cfg.Host})
 	}
 	return c
 }
@@ -263,7 +264,7 @@ func (u *instanceRun) startAPI() error {
 	}
 	u.api, err = apiserver.Start(u.ctx, apiserver.Config{
 		Dir: u.inst.StateDir, Listeners: listeners, Advertise: netip.AddrPortFrom(u.advertise(), u.cfg.APIPort),
-		ServiceCIDR: u.cfg.ServiceCIDR, DNSAddr: u.cfg.DNSAddr(), ClusterDomain: u.cfg.ClusterDomain,
+		ServiceCIDRs: u.cfg.ServiceCIDRs(), DNSAddrs: u.cfg.DNSAddrs(), ClusterDomain: u.cfg.ClusterDomain,
 		NodePorts: apiserver.PortRange{First: 30000, Last: 32767}, Dial: u.dial, Log: u.opt.Log,
 	})
 	if err != nil {
@@ -304,14 +305,14 @@ func (u *instanceRun) listenAPI() ([]net.Listener, error) {
 // advertise is where pods and nodes reach the API.
 func (u *instanceRun) advertise() netip.Addr {
 	if u.cfg.Host {
-		return u.cfg.Nodes[0].Addr
+		return u.cfg.Nodes[0].Addrs[0]
 	}
-	return u.cfg.HostAddr()
+	return u.cfg.HostAddrs()[0]
 }
 
 // dial connects the API to kubelets, from the host, and to pods and Services, from the first node's namespace.
 func (u *instanceRun) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	if ap, err := netip.ParseAddrPort(addr); err == nil && u.cfg.NodeCIDR.Contains(ap.Addr()) {
+	if ap, err := netip.ParseAddrPort(addr); err == nil && slices.ContainsFunc(u.cfg.NodeCIDRs(), func(p netip.Prefix) bool { return p.Contains(ap.Addr()) }) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
 	ns, err := u.network.Netns(u.cfg.Nodes[0].Name)

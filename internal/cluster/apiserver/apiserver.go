@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	api "k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
 
 	"minato/internal/cluster/apiserver/kubeversion"
@@ -37,10 +38,11 @@ type Config struct {
 	Listeners []net.Listener
 	// Advertise is the endpoint of default/kubernetes, as pods and nodes reach it.
 	Advertise netip.AddrPort
-	// ServiceCIDR gives ClusterIPs; its first address is the kubernetes Service's.
-	ServiceCIDR netip.Prefix
-	// DNSAddr is the ClusterIP of kube-system/kube-dns, inside ServiceCIDR.
-	DNSAddr netip.Addr
+	// ServiceCIDRs give ClusterIPs, one range of each IP family. The first is that of
+	// Services which ask for no family; its first address is the kubernetes Service's.
+	ServiceCIDRs []netip.Prefix
+	// DNSAddrs are the ClusterIPs of kube-system/kube-dns, inside ServiceCIDRs.
+	DNSAddrs []netip.Addr
 	// ClusterDomain is the DNS zone of the cluster, without a final dot.
 	ClusterDomain string
 	// NodePorts is the range for NodePort Services.
@@ -53,8 +55,8 @@ type Config struct {
 // PortRange is from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
-// ErrServiceCIDR says that an instance was made with another ServiceCIDR.
-var ErrServiceCIDR = errors.New("the range of ClusterIPs cannot be changed, only by deleting the instance")
+// ErrServiceCIDR says that an instance was made with other ServiceCIDRs.
+var ErrServiceCIDR = errors.New("the ranges of ClusterIPs cannot be changed, only by deleting the instance")
 
 // Server is a running API. Its methods are safe for concurrent use.
 type Server struct {
@@ -69,7 +71,7 @@ type Server struct {
 	crds      *apiextensions.CustomResourceDefinitions
 	newPolicy bool // the store has the policy of another release
 
-	clusterIPs     ipallocator.Interface
+	clusterIPs     map[api.IPFamily]ipallocator.Interface
 	systemServices chan struct{} // closed when they are there
 
 	cancel  context.CancelFunc

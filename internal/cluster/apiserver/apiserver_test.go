@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,9 +136,52 @@ func TestAnotherServiceRangeIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := apiservertest.Config(t, dir)
-	cfg.ServiceCIDR = netip.MustParsePrefix("10.43.0.0/16")
+	cfg.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}
 	if _, err := apiserver.Start(t.Context(), cfg); !errors.Is(err, apiserver.ErrServiceCIDR) {
 		t.Errorf("got error %v, want %v", err, apiserver.ErrServiceCIDR)
+	}
+}
+
+func TestServicesGetTheFamiliesTheyAskFor(t *testing.T) {
+	cfg := apiservertest.Config(t, t.TempDir())
+	cfg.ServiceCIDRs = append(cfg.ServiceCIDRs, netip.MustParsePrefix("fd00:10:96::/112"))
+	cfg.DNSAddrs = append(cfg.DNSAddrs, netip.MustParseAddr("fd00:10:96::a"))
+	client := apiservertest.Client(t, apiservertest.StartWith(t, cfg))
+	six := []corev1.IPFamily{corev1.IPv6Protocol}
+	for name, tt := range map[string]struct {
+		policy   corev1.IPFamilyPolicy
+		families []corev1.IPFamily
+		want     string // first letters of the ClusterIPs
+	}{
+		"unsaid":       {"", nil, "10"},
+		"single":       {corev1.IPFamilyPolicySingleStack, nil, "10"},
+		"single-six":   {corev1.IPFamilyPolicySingleStack, six, "fd"},
+		"prefer":       {corev1.IPFamilyPolicyPreferDualStack, nil, "10 fd"},
+		"prefer-six":   {corev1.IPFamilyPolicyPreferDualStack, six, "fd 10"},
+		"require":      {corev1.IPFamilyPolicyRequireDualStack, nil, "10 fd"},
+		"require-both": {corev1.IPFamilyPolicyRequireDualStack, []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}, "fd 10"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			svc := service(name, corev1.ServiceTypeClusterIP)
+			if svc.Spec.IPFamilies = tt.families; tt.policy != "" {
+				svc.Spec.IPFamilyPolicy = &tt.policy
+			}
+			svc, err := client.CoreV1().Services("default").Create(t.Context(), svc, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, ip := range svc.Spec.ClusterIPs {
+				got = append(got, ip[:2])
+			}
+			if strings.Join(got, " ") != tt.want {
+				t.Errorf("got %v, want %s", svc.Spec.ClusterIPs, tt.want)
+			}
+		})
+	}
+	dns, err := client.CoreV1().Services("kube-system").Get(t.Context(), "kube-dns", metav1.GetOptions{})
+	if err != nil || strings.Join(dns.Spec.ClusterIPs, " ") != "10.96.0.10 fd00:10:96::a" {
+		t.Errorf("kube-dns has %v (%v)", dns.Spec.ClusterIPs, err)
 	}
 }
 

@@ -68,7 +68,7 @@ func (s *Server) build(ctx context.Context) (*genericapiserver.GenericAPIServer,
 // secure sets the listeners, the serving certificate and the way to itself.
 func (s *Server) secure(cfg *genericapiserver.Config) error {
 	names := []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + s.cfg.ClusterDomain}
-	addrs := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback(), s.cfg.Advertise.Addr(), firstAddr(s.cfg.ServiceCIDR)}
+	addrs := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback(), s.cfg.Advertise.Addr(), firstAddr(s.cfg.ServiceCIDRs[0])}
 	pair, err := s.pki.Server("apiserver", names, addrs)
 	if err != nil {
 		return err

@@ -55,7 +55,7 @@ type core struct {
 	transport http.RoundTripper // to pods and Services
 
 	resources  map[string]rest.Storage
-	clusterIPs ipallocator.Interface
+	clusterIPs map[api.IPFamily]ipallocator.Interface
 }
 
 func (c *core) build(ctx context.Context) (map[string]rest.Storage, error) {
@@ -98,16 +98,20 @@ func (c *core) addServices(ctx context.Context, pod podstore.PodStorage) error {
 	// A ClusterIP is taken by creating an IPAddress of that name: no two Services can
 	// have it, and a crash leaves at most an address that the repair loop frees.
 	networking := c.informers.Networking().V1()
-	ips, err := ipallocator.NewMetaAllocator(c.client.NetworkingV1(), networking.ServiceCIDRs(), networking.IPAddresses(), c.cfg.ServiceCIDR.Addr().Is6(), nil)
-	if err != nil {
-		return fmt.Errorf("making the ClusterIP allocator: %w", err)
+	c.clusterIPs = map[api.IPFamily]ipallocator.Interface{}
+	var families []api.IPFamily
+	for _, cidr := range c.cfg.ServiceCIDRs {
+		ips, err := ipallocator.NewMetaAllocator(c.client.NetworkingV1(), networking.ServiceCIDRs(), networking.IPAddresses(), cidr.Addr().Is6(), nil)
+		if err != nil {
+			return fmt.Errorf("making the ClusterIP allocator: %w", err)
+		}
+		families, c.clusterIPs[ips.IPFamily()] = append(families, ips.IPFamily()), ips
 	}
-	c.clusterIPs = ips
 	ports, err := portallocator.NewInMemory(utilnet.PortRange{Base: int(c.cfg.NodePorts.First), Size: int(c.cfg.NodePorts.Last) - int(c.cfg.NodePorts.First) + 1})
 	if err != nil {
 		return fmt.Errorf("making the NodePort allocator: %w", err)
 	}
-	svc, status, proxy, err := servicestore.NewREST(c.options, ips.IPFamily(), map[api.IPFamily]ipallocator.Interface{ips.IPFamily(): ips}, ports, endpoints, pod.Pod, c.transport)
+	svc, status, proxy, err := servicestore.NewREST(c.options, families[0], c.clusterIPs, ports, endpoints, pod.Pod, c.transport)
 	if err != nil {
 		return err
 	}

@@ -25,8 +25,12 @@ func (s *Server) addHooks(server *genericapiserver.GenericAPIServer) error {
 		}
 	}
 	allocates := healthz.NamedCheck("cluster-ips", func(*http.Request) error {
-		_, err := s.clusterIPs.DryRun().AllocateNext()
-		return err
+		for _, ips := range s.clusterIPs {
+			if _, err := ips.DryRun().AllocateNext(); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err := server.AddReadyzChecks(allocates); err != nil {
 		return fmt.Errorf("adding a check: %w", err)

@@ -91,11 +91,18 @@ func (s *Server) checkRange(ctx context.Context, options generic.RESTOptionsGett
 	if err != nil {
 		return fmt.Errorf("reading the range of ClusterIPs: %w", err)
 	}
-	want := s.cfg.ServiceCIDR.Masked().String()
-	if cidrs := obj.(*networking.ServiceCIDR).Spec.CIDRs; !slices.Contains(cidrs, want) {
-		return fmt.Errorf("%w: it has %s, not %s", ErrServiceCIDR, strings.Join(cidrs, ","), want)
+	if cidrs := obj.(*networking.ServiceCIDR).Spec.CIDRs; !slices.Equal(cidrs, s.ranges()) {
+		return fmt.Errorf("%w: it has %s, not %s", ErrServiceCIDR, strings.Join(cidrs, ","), strings.Join(s.ranges(), ","))
 	}
 	return nil
+}
+
+// ranges are those of ClusterIPs, as the object has them.
+func (s *Server) ranges() (texts []string) {
+	for _, p := range s.cfg.ServiceCIDRs {
+		texts = append(texts, p.Masked().String())
+	}
+	return texts
 }
 
 func (o seeded) key() string {
@@ -123,7 +130,7 @@ func (o seeded) encode(options generic.RESTOptionsGetter) ([]byte, error) {
 func (s *Server) firstObjects() []seeded {
 	cidr := &networkingv1.ServiceCIDR{
 		ObjectMeta: metav1.ObjectMeta{Name: defaultservicecidr.DefaultServiceCIDRName, Finalizers: []string{"networking.k8s.io/service-cidr-finalizer"}},
-		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: []string{s.cfg.ServiceCIDR.Masked().String()}},
+		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: s.ranges()},
 	}
 	cidr.Status.Conditions = []metav1.Condition{{Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue, LastTransitionTime: metav1.Now()}}
 	objects := []seeded{{networkingv1.Resource("servicecidrs"), cidr}}

@@ -74,7 +74,7 @@ func kubernetesService(cfg Config) *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Namespace: metav1.NamespaceDefault, Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"}},
 		Spec: corev1.ServiceSpec{
-			ClusterIP: firstAddr(cfg.ServiceCIDR).String(),
+			ClusterIP: firstAddr(cfg.ServiceCIDRs[0]).String(),
 			Ports:     []corev1.ServicePort{{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(int32(cfg.Advertise.Port()))}},
 		},
 	}
@@ -82,10 +82,18 @@ func kubernetesService(cfg Config) *corev1.Service {
 
 // dnsService has no selector: the nodes answer its address themselves.
 func dnsService(cfg Config) *corev1.Service {
+	policy := corev1.IPFamilyPolicySingleStack
+	var addrs []string
+	for _, a := range cfg.DNSAddrs {
+		addrs = append(addrs, a.String())
+	}
+	if len(addrs) > 1 {
+		policy = corev1.IPFamilyPolicyRequireDualStack
+	}
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem, Labels: map[string]string{"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}},
 		Spec: corev1.ServiceSpec{
-			ClusterIP: cfg.DNSAddr.String(),
+			ClusterIP: addrs[0], ClusterIPs: addrs, IPFamilyPolicy: &policy,
 			Ports: []corev1.ServicePort{
 				{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP},
 				{Name: "dns-tcp", Port: 53, Protocol: corev1.ProtocolTCP},

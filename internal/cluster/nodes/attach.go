@@ -16,8 +16,18 @@ import (
 	"minato/internal/netns"
 )
 
-// gateway4 is every pod's gateway. No link has it; the node's end of the pod's link answers ARP for it.
-var gateway4 = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+// The gateways of every pod. No link has them: each end of a pod's link knows the other's hardware address.
+var (
+	gateway4 = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+	gateway6 = netip.MustParseAddr("fe80::1")
+)
+
+func (f Family) gateway() netip.Addr {
+	if f.ipv6() {
+		return gateway6
+	}
+	return gateway4
+}
 
 // AttachRequest asks for the link of a pod or, with HostNetwork, for the node's own namespace.
 type AttachRequest struct {
@@ -121,13 +131,13 @@ func (c *Config) attach(ctx context.Context, n *node, req AttachRequest) (Attach
 		return AttachResult{}, err
 	}
 	result := AttachResult{IfName: req.IfName, MAC: far.Attrs().HardwareAddr.String(), MTU: c.mtu()}
-	for i := range c.Families {
+	for i, f := range c.Families {
 		addr, err := n.claim(i, near)
 		if err != nil {
 			return AttachResult{}, err
 		}
 		result.Addrs = append(result.Addrs, single(addr))
-		result.Gateways = append(result.Gateways, gateway4)
+		result.Gateways = append(result.Gateways, f.gateway())
 		if err := setNeighbour(n.space, near, addr, far); err != nil {
 			return AttachResult{}, err
 		}
@@ -186,6 +196,9 @@ func (c *Config) podPair(n *node, pod *space, sandbox *os.File, req AttachReques
 
 // setPod configures the pod's end.
 func (c *Config) setPod(pod *space, link, near netlink.Link, r AttachResult) error {
+	if err := setSysctls(pod.ns, c.podSysctls(link.Attrs().Name), c.refused); err != nil {
+		return err
+	}
 	if err := pod.setAddresses(link, r.Addrs); err != nil {
 		return err
 	}

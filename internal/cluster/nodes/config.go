@@ -43,6 +43,8 @@ type Family struct {
 	HostAddr    netip.Addr   // the host's address on the LAN and the nodes' gateway; not used with a Host node
 }
 
+func (f Family) ipv6() bool { return f.NodeCIDR.Addr().Is6() }
+
 // Node is one node. Its addresses and pod ranges are in the order of Config.Families.
 type Node struct {
 	Name     string
@@ -113,9 +115,12 @@ func (c *Config) Validate() error {
 	case len(c.Families) == 0:
 		return problem("give the ranges of at least one IP family")
 	}
-	for _, f := range c.Families {
+	for i, f := range c.Families {
 		if err := c.validateFamily(f); err != nil {
 			return err
+		}
+		if i > 0 && f.ipv6() == c.Families[0].ipv6() {
+			return problem("give the ranges of each IP family once: %s is of the same as %s", f.NodeCIDR, c.Families[0].NodeCIDR)
 		}
 	}
 	return c.validateNodes()
@@ -130,8 +135,8 @@ func (c *Config) validateFamily(f Family) error {
 		if !r.value.IsValid() || r.value != r.value.Masked() {
 			return problem("give %s as the first address of a range and its length: %s is none", r.flag, r.value)
 		}
-		if !r.value.Addr().Is4() {
-			return problem("choose an IPv4 range with %s: %s is IPv6, which nodes do not have yet", r.flag, r.value)
+		if r.value.Addr().Is4() != f.NodeCIDR.Addr().Is4() {
+			return problem("choose another range with %s: %s is not of the IP family of %s", r.flag, r.value, f.NodeCIDR)
 		}
 		for _, other := range ranges[:i] {
 			if other.value.Overlaps(r.value) {

@@ -83,7 +83,7 @@ func TestAConfigThatContradictsItselfIsRefused(t *testing.T) {
 		"overlaps 10.244.1.0/24 of node node1":             func(c *Config) { c.Nodes[1].PodCIDRs[0] = prefix("10.244.1.128/25") },
 		"the host's address 172.31.0.1 is not in":          func(c *Config) { c.Families[0].HostAddr = addr("172.31.0.1") },
 		"give --node-cidr as the first address of a range": func(c *Config) { c.Families[0].NodeCIDR = prefix("172.30.0.1/24") },
-		"is IPv6, which nodes do not have yet":             func(c *Config) { c.Families[0].PodCIDR = prefix("fd00::/64") },
+		"is not of the IP family of 172.30.0.0/24":         func(c *Config) { c.Families[0].PodCIDR = prefix("fd00::/64") },
 		"node node1 is the host itself":                    func(c *Config) { c.Nodes[0].Host = true },
 	} {
 		c := config(t, new(netnstest.World), 2)

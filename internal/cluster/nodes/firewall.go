@@ -51,7 +51,11 @@ func (p passage) exprs() exprs {
 
 // nft is the passage in the grammar of nft, for the user's own tables.
 func (p passage) nft() string {
-	return p.words("iifname ", "oifname ", "ip saddr ", "ip daddr ", "ct state established,related", "accept")
+	ip := "ip "
+	if p.src.Addr().Is6() || p.dst.Addr().Is6() {
+		ip = "ip6 "
+	}
+	return p.words("iifname ", "oifname ", ip+"saddr ", ip+"daddr ", "ct state established,related", "accept")
 }
 
 // iptables is the passage as arguments of iptables.

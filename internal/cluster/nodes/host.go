@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"net/netip"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -31,10 +32,10 @@ func (c *Config) setHost(host *space, j *journal) ([]Notice, error) {
 	if err := j.addSysctls(before); err != nil {
 		return nil, err
 	}
-	if err := c.setHostTable(encodeBefore(before)); err != nil {
+	if err := c.setHostTable(before); err != nil {
 		return nil, err
 	}
-	if err := setSysctls(c.HostNetns, []sysctl{{forwarding, "1", true}}, nil); err != nil {
+	if err := setSysctls(c.HostNetns, c.forwardingSysctls(before), c.refused); err != nil {
 		return nil, err
 	}
 	return c.passFirewall()
@@ -49,6 +50,9 @@ func (c *Config) setHostLink(ctx context.Context, lan, host *space) error {
 	var addrs []netip.Prefix
 	for _, f := range c.Families {
 		addrs = append(addrs, netip.PrefixFrom(f.HostAddr, f.NodeCIDR.Bits()))
+	}
+	if err := setSysctls(host.ns, c.linkSysctls6(link.Attrs().Name), c.refused); err != nil {
+		return err
 	}
 	return host.setAddresses(link, addrs)
 }
@@ -88,10 +92,29 @@ func (c *Config) metric() int { return 1_000_000 + int(crc32.ChecksumIEEE([]byte
 
 func (c *Config) isHostRoute(r netlink.Route) bool { return r.Priority == c.metric() }
 
-const forwarding = "net/ipv4/ip_forward"
+// Forwarding of the two families, by family.
+const forwarding4, forwarding6 = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
+
+// forwardingSysctls are what makes the host forward for its nodes. A link that takes its routes from router
+// advertisements goes on doing so: a host that forwards ignores them otherwise (accept_ra in the kernel's ip-sysctl).
+func (c *Config) forwardingSysctls(before []sysctlChange) (all []sysctl) {
+	for _, s := range before {
+		if path.Base(s.Name) == "accept_ra" {
+			all = append(all, sysctl{s.Name, s.Ours, false})
+		}
+	}
+	for _, f := range c.Families {
+		name := forwarding4
+		if f.ipv6() {
+			name = forwarding6
+		}
+		all = append(all, sysctl{name, "1", true})
+	}
+	return all
+}
 
 // forwardingBefore says what to put back: nothing where the host forwards anyway. Where an instance already runs,
-// it is what that one found, which the comment of its table carries.
+// it is what that one found, which the comments of its tables carry.
 func (c *Config) forwardingBefore(j *journal) ([]sysctlChange, error) {
 	if len(j.Sysctls) > 0 {
 		return j.Sysctls, nil
@@ -100,17 +123,23 @@ func (c *Config) forwardingBefore(j *journal) ([]sysctlChange, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range others {
-		if before := decodeBefore(t.Comment); len(before) > 0 {
-			return before, nil
+	var all []sysctlChange
+	for _, f := range c.Families {
+		var before []sysctlChange
+		for _, t := range others {
+			if t.Family == familyOf(f.NodeCIDR) && len(before) == 0 {
+				before = decodeBefore(t.Comment)
+			}
 		}
+		if len(before) == 0 {
+			err = errors.Join(err, c.HostNetns.Do(func() (err error) {
+				before, err = observeForwarding(f.ipv6(), HostLink(c.Name))
+				return err
+			}))
+		}
+		all = append(all, before...)
 	}
-	var before []sysctlChange
-	err = c.HostNetns.Do(func() (err error) {
-		before, err = observeForwarding()
-		return err
-	})
-	return before, err
+	return all, err
 }
 
 // otherInstances lists the tables of other instances on this host.
@@ -120,36 +149,55 @@ func (c *Config) otherInstances() (others []nfnl.Table, err error) {
 		return nil, err
 	}
 	defer conn.Close()
-	tables, err := conn.Tables(nfnl.IPv4)
-	for _, t := range tables {
-		if strings.HasPrefix(t.Name, TableName("")) && t.Name != TableName(c.Name) && t.Name != EgressTable {
-			others = append(others, t)
+	for _, family := range []nfnl.Family{nfnl.IPv4, nfnl.IPv6} {
+		tables, err := conn.Tables(family)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range tables {
+			if strings.HasPrefix(t.Name, TableName("")) && t.Name != TableName(c.Name) && t.Name != EgressTable {
+				others = append(others, t)
+			}
 		}
 	}
-	return others, err
+	return others, nil
 }
 
-// observeForwarding reads, in the namespace of the calling thread, what setting ip_forward will change. Setting it
-// back to 0 makes every link's forwarding 0 and all's accept_redirects 1 (inet_forward_change in net/ipv4/devinet.c),
-// so what was otherwise is recorded too.
-func observeForwarding() ([]sysctlChange, error) {
+// observeForwarding reads, in the namespace of the calling thread, what setting a family's forwarding will change.
+// Setting it back to 0 makes every link's forwarding 0, and with IPv4 all's accept_redirects 1 (inet_forward_change in
+// net/ipv4/devinet.c, dev_forward_change in net/ipv6/addrconf.c), so what was otherwise is recorded too. The instance's own link goes with it.
+func observeForwarding(ipv6 bool, own string) ([]sysctlChange, error) {
+	forwarding, conf := forwarding4, "net/ipv4/conf/"
+	if ipv6 {
+		forwarding, conf = forwarding6, "net/ipv6/conf/"
+	}
 	now, err := readSysctl(forwarding)
 	if err != nil || now == "1" {
 		return nil, err
 	}
 	before := []sysctlChange{{forwarding, now, "1"}}
-	const redirects = "net/ipv4/conf/all/accept_redirects"
-	if v, err := readSysctl(redirects); err == nil && v != "1" {
-		before = append(before, sysctlChange{Name: redirects, Before: v})
+	record := func(link, name, otherThan, ours string) {
+		if v, err := readSysctl(conf + link + "/" + name); err == nil && v != otherThan {
+			before = append(before, sysctlChange{Name: conf + link + "/" + name, Before: v, Ours: ours})
+		}
 	}
-	links, err := filepath.Glob("/proc/sys/net/ipv4/conf/*/forwarding")
+	if !ipv6 {
+		record("all", "accept_redirects", "1", "")
+	}
+	links, err := filepath.Glob("/proc/sys/" + conf + "*/forwarding")
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range links {
-		name := strings.TrimPrefix(path, "/proc/sys/")
-		if v, err := readSysctl(name); err == nil && v != "0" {
-			before = append(before, sysctlChange{Name: name, Before: v})
+	for _, file := range links {
+		link := path.Base(path.Dir(file))
+		if link == own {
+			continue
+		}
+		if link != "all" || !ipv6 {
+			record(link, "forwarding", "0", "")
+		}
+		if v, err := readSysctl(conf + link + "/accept_ra"); ipv6 && err == nil && v == "1" && link != "all" && link != "default" && link != "lo" {
+			record(link, "accept_ra", "", "2")
 		}
 	}
 	return before, nil
@@ -165,6 +213,7 @@ func (c *Config) restoreForwarding(j *journal) error {
 	if err != nil || len(others) > 0 {
 		return err
 	}
+	changed := map[string]bool{} // by somebody else, by family
 	return c.HostNetns.Do(func() error {
 		for _, s := range j.Sysctls {
 			now, err := readSysctl(s.Name)
@@ -174,7 +223,12 @@ func (c *Config) restoreForwarding(j *journal) error {
 			case err != nil:
 				return fmt.Errorf("read sysctl %s: %w", s.Name, err)
 			case s.Ours != "" && now != s.Ours:
-				return nil
+				if s.Name == forwarding4 || s.Name == forwarding6 { // what follows from it is not ours either
+					changed[familyPath(s.Name)] = true
+				}
+				continue
+			case changed[familyPath(s.Name)]:
+				continue
 			}
 			if err := (sysctl{name: s.Name, value: s.Before}).set(); err != nil {
 				return err
@@ -183,6 +237,9 @@ func (c *Config) restoreForwarding(j *journal) error {
 		return nil
 	})
 }
+
+// familyPath is the part of a parameter's name that says its family: net/ipv4 or net/ipv6.
+func familyPath(name string) string { return name[:min(len(name), len("net/ipv4"))] }
 
 // maxComment is the most that the comment of a table holds (NFT_USERDATA_MAXLEN is 256).
 const maxComment = 240

@@ -53,7 +53,7 @@ func (c *Config) setNode(ctx context.Context, n *node, lan *space) error {
 	if err != nil {
 		return err
 	}
-	if err := setSysctls(n.ns, nodeSysctls(), c.refused); err != nil {
+	if err := setSysctls(n.ns, c.nodeSysctls(), c.refused); err != nil {
 		return err
 	}
 	var addrs []netip.Prefix
@@ -107,27 +107,22 @@ func isPodRoute(r netlink.Route) bool {
 // repairPodRoutes restores the routes to pods. The kernel deletes them together with the node's address, which is
 // their source; the pods' neighbour entries stay, and say which address is behind which link.
 func (c *Config) repairPodRoutes(n *node) error {
-	known, err := list(func() ([]netlink.Neigh, error) { return n.NeighList(0, netlink.FAMILY_V4) })
-	if err != nil {
-		return fmt.Errorf("list neighbours in %s: %w", n.ns, err)
-	}
 	var wanted []netlink.Route
-	for _, k := range known {
-		addr, _ := netip.AddrFromSlice(k.IP)
-		i := c.familyIndex(addr)
-		if k.State&netlink.NUD_PERMANENT != 0 && n.PodCIDRs[i].Contains(addr) {
-			wanted = append(wanted, route(single(addr), netlink.Route{LinkIndex: k.LinkIndex, Src: n.Addrs[i].AsSlice()}))
+	for i, f := range c.Families {
+		family := netlink.FAMILY_V4
+		if f.ipv6() {
+			family = netlink.FAMILY_V6
+		}
+		known, err := list(func() ([]netlink.Neigh, error) { return n.NeighList(0, family) })
+		if err != nil {
+			return fmt.Errorf("list neighbours in %s: %w", n.ns, err)
+		}
+		for _, k := range known {
+			addr, _ := netip.AddrFromSlice(k.IP)
+			if k.State&netlink.NUD_PERMANENT != 0 && n.PodCIDRs[i].Contains(addr) {
+				wanted = append(wanted, route(single(addr), netlink.Route{LinkIndex: k.LinkIndex, Src: n.Addrs[i].AsSlice()}))
+			}
 		}
 	}
 	return n.setRoutes(wanted, func(netlink.Route) bool { return false })
-}
-
-// familyIndex is the index in Config.Families of an address's family.
-func (c *Config) familyIndex(a netip.Addr) int {
-	for i, f := range c.Families {
-		if f.PodCIDR.Addr().BitLen() == a.BitLen() {
-			return i
-		}
-	}
-	return 0
 }

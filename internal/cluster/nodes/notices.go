@@ -13,13 +13,13 @@ import (
 
 // firewallNotices names the firewalls whose rules are not ours to change, with what to tell them.
 func (c *Config) firewallNotices(conn *nfnl.Conn) (notices []Notice, err error) {
-	for _, family := range []nfnl.Family{nfnl.IPv4, nfnl.Inet} {
+	for _, family := range []nfnl.Family{nfnl.IPv4, nfnl.IPv6, nfnl.Inet} {
 		tables, err := conn.Tables(family)
 		if err != nil {
 			return nil, err
 		}
 		for _, t := range tables {
-			if knownTable(t) {
+			if knownTable(t) || !c.has(t.Family) {
 				continue
 			}
 			chain, err := forwardFilter(conn, t)
@@ -32,6 +32,11 @@ func (c *Config) firewallNotices(conn *nfnl.Conn) (notices []Notice, err error) 
 		}
 	}
 	return notices, nil
+}
+
+// has reports whether the nodes' packets can be of a family of nftables.
+func (c *Config) has(family nfnl.Family) bool {
+	return family == nfnl.Inet || slices.ContainsFunc(c.Families, func(f Family) bool { return familyOf(f.NodeCIDR) == family })
 }
 
 // tableNotice is about a table whose owner alone knows whether it drops.
@@ -56,7 +61,7 @@ func (c *Config) tableNotice(t nfnl.Table, chain string) Notice {
 
 // knownTable reports tables whose forward chain is taken care of, or looks at its owner's own traffic only.
 func knownTable(t nfnl.Table) bool {
-	return t.Family == nfnl.IPv4 && t.Name == filterTable || strings.HasPrefix(t.Name, "minato") ||
+	return t.Family != nfnl.Inet && t.Name == filterTable || strings.HasPrefix(t.Name, "minato") ||
 		strings.HasPrefix(t.Name, "docker-") || strings.HasPrefix(t.Name, "kube-")
 }
 

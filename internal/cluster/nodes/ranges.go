@@ -93,11 +93,9 @@ func (c *Config) uses(host *space) (all []use, err error) {
 			all = append(all, use{p, fmt.Sprintf("link %s (%s)", l.Attrs().Name, p)})
 		}
 	}
-	routes, err := list(func() ([]netlink.Route, error) {
-		return host.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-	})
+	routes, err := host.routesBy(&netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	if err != nil {
-		return nil, fmt.Errorf("list routes of the host: %w", err)
+		return nil, err
 	}
 	for _, r := range routes {
 		name, theirs := names[r.LinkIndex]

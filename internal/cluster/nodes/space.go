@@ -132,7 +132,11 @@ func (s *space) setAddresses(l netlink.Link, wanted []netip.Prefix) error {
 		if slices.Contains(have, p) {
 			continue
 		}
-		if err := s.AddrAdd(l, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
+		a := &netlink.Addr{IPNet: ipNet(p)}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD // nobody else chooses addresses here, so nobody has to be asked first
+		}
+		if err := s.AddrAdd(l, a); err != nil {
 			return fmt.Errorf("add address %s to %s in %s: %w", p, name, s.ns, err)
 		}
 	}
@@ -140,12 +144,14 @@ func (s *space) setAddresses(l netlink.Link, wanted []netip.Prefix) error {
 }
 
 func (s *space) addresses(l netlink.Link) (all []netip.Prefix, err error) {
-	have, err := list(func() ([]netlink.Addr, error) { return s.AddrList(l, netlink.FAMILY_V4) })
+	have, err := list(func() ([]netlink.Addr, error) { return s.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s in %s: %w", l.Attrs().Name, s.ns, err)
 	}
 	for _, a := range have {
-		all = append(all, prefixOf(a.IPNet))
+		if p := prefixOf(a.IPNet); p.Addr().Is4() || !p.Addr().IsLinkLocalUnicast() { // those of IPv6 are the kernel's
+			all = append(all, p)
+		}
 	}
 	return all, nil
 }
@@ -177,14 +183,23 @@ func (s *space) setRoutes(wanted []netlink.Route, belongs func(netlink.Route) bo
 
 // routes lists the routes of ours in the main table.
 func (s *space) routes() ([]netlink.Route, error) {
-	all, err := list(func() ([]netlink.Route, error) {
-		return s.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list routes in %s: %w", s.ns, err)
+	return s.routesBy(&netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+}
+
+// routesBy lists the routes of both families that a filter lets through.
+func (s *space) routesBy(filter *netlink.Route, mask uint64) (all []netlink.Route, err error) {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		some, err := list(func() ([]netlink.Route, error) { return s.RouteListFiltered(family, filter, mask) })
+		if err != nil {
+			return nil, fmt.Errorf("list routes in %s: %w", s.ns, err)
+		}
+		all = append(all, some...)
 	}
 	return all, nil
 }
+
+// defaultMetric6 is what the kernel gives to routes of IPv6 without a metric (IP6_RT_PRIO_USER).
+const defaultMetric6 = 1024
 
 // route completes a route of ours to dst.
 func route(dst netip.Prefix, r netlink.Route) netlink.Route {
@@ -192,7 +207,10 @@ func route(dst netip.Prefix, r netlink.Route) netlink.Route {
 	if r.Type == 0 {
 		r.Type = unix.RTN_UNICAST
 	}
-	if r.LinkIndex != 0 && r.Gw == nil {
+	switch {
+	case dst.Addr().Is6() && r.Priority == 0:
+		r.Priority = defaultMetric6
+	case dst.Addr().Is4() && r.LinkIndex != 0 && r.Gw == nil:
 		r.Scope = netlink.SCOPE_LINK
 	}
 	return r

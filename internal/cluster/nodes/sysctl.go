@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -75,7 +76,7 @@ func tolerable(err error) bool {
 
 // nodeSysctls are the parameters of a node's namespace. A new namespace inherits some of them from the host, so
 // each that matters is set.
-func nodeSysctls() []sysctl {
+func (c *Config) nodeSysctls() []sysctl {
 	all := []sysctl{
 		{"net/ipv4/ip_forward", "1", true},
 		{"net/ipv4/conf/all/rp_filter", "0", true}, // the greater of all's and the link's holds
@@ -92,8 +93,35 @@ func nodeSysctls() []sysctl {
 			sysctl{"net/ipv4/conf/" + scope + "/send_redirects", "0", false},
 			sysctl{"net/ipv4/conf/" + scope + "/accept_redirects", "0", false})
 	}
+	return append(all, c.sysctls6(uplink, sysctl{"net/ipv6/conf/all/forwarding", "1", true})...)
+}
+
+// sysctls6 are those of IPv6 in a namespace of the instance's, whose only link outside is named; nothing where the
+// instance has no IPv6. Addresses and routes are given, never learned.
+func (c *Config) sysctls6(link string, more ...sysctl) (all []sysctl) {
+	for _, scope := range []string{"all", "default", "lo", link} {
+		all = append(all, c.linkSysctls6(scope)...)
+	}
+	if len(all) > 0 {
+		all = append(all, more...)
+	}
 	return all
 }
+
+// linkSysctls6 are those of one link.
+func (c *Config) linkSysctls6(link string) (all []sysctl) {
+	if !slices.ContainsFunc(c.Families, Family.ipv6) {
+		return nil
+	}
+	all = append(all, sysctl{"net/ipv6/conf/" + link + "/disable_ipv6", "0", true})
+	for _, name := range []string{"accept_ra", "accept_redirects", "autoconf", "accept_dad"} {
+		all = append(all, sysctl{"net/ipv6/conf/" + link + "/" + name, "0", false})
+	}
+	return all
+}
+
+// podSysctls are those of a pod's namespace; the runtime may set others.
+func (c *Config) podSysctls(link string) []sysctl { return c.sysctls6(link) }
 
 // conntrackSysctls are kube-proxy's defaults (KubeProxyConntrackConfiguration). nf_conntrack_max is left alone: it
 // belongs to the whole machine.

@@ -5,6 +5,7 @@ package nodes
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"minato/internal/netns"
 	"minato/internal/nfnl"
@@ -73,6 +74,16 @@ func (c *Config) setEgress(n Node) error {
 	return commit(c.netns(n), b)
 }
 
+// ofFamily is the part of what was before that a family's table carries.
+func ofFamily(before []sysctlChange, f Family) (own []sysctlChange) {
+	for _, s := range before {
+		if strings.HasPrefix(s.Name, "net/ipv6/") == f.ipv6() {
+			own = append(own, s)
+		}
+	}
+	return own
+}
+
 func addrType(a netip.Addr) nfnl.Type {
 	if a.Is4() {
 		return nfnl.TypeAddr4
@@ -81,11 +92,11 @@ func addrType(a netip.Addr) nfnl.Type {
 }
 
 // setHostTable lets the nodes, or with a Host node its pods, out by the host's other links under the host's
-// addresses. The comment of the table carries what the host was before, see shareBefore.
-func (c *Config) setHostTable(before string) error {
+// addresses. The comment of the table carries what the host was before, see forwardingBefore.
+func (c *Config) setHostTable(before []sysctlChange) error {
 	b := nfnl.NewBatch()
 	for i, f := range c.Families {
-		t := nfnl.Table{Family: familyOf(f.PodCIDR), Name: TableName(c.Name), Comment: before}
+		t := nfnl.Table{Family: familyOf(f.PodCIDR), Name: TableName(c.Name), Comment: encodeBefore(ofFamily(before, f))}
 		replaceTable(b, t)
 		leaves := all(within(source(f.NodeCIDR.Addr()), nfnl.Equal, f.NodeCIDR),
 			throughLink(nfnl.MetaOIFName, nfnl.NotEqual, HostLink(c.Name)))

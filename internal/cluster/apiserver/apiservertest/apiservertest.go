@@ -35,7 +35,7 @@ func Config(t testing.TB, dir string) apiserver.Config {
 	}
 	return apiserver.Config{
 		Dir: dir, Listeners: []net.Listener{listener}, Advertise: netip.MustParseAddrPort("172.30.0.1:6443"),
-		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"), DNSAddr: netip.MustParseAddr("10.96.0.10"), ClusterDomain: "cluster.local",
+		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}, DNSAddrs: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, ClusterDomain: "cluster.local",
 		NodePorts: apiserver.PortRange{First: 30000, Last: 32767},
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if host, _, _ := net.SplitHostPort(addr); !net.ParseIP(host).IsLoopback() {
