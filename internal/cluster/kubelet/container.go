@@ -43,40 +43,53 @@ type place struct {
 }
 
 // startContainer pulls, creates and starts one container, and runs its postStart hook (startContainer of
-// pkg/kubelet/kuberuntime). Its error is a *startError, and an event has told of it. The end of ctx stops a pull;
-// what comes after it is short, and never cut in half.
+// pkg/kubelet/kuberuntime). Its error is a *startError, and an event has told of it. The end of ctx stops a pull
+// and a hook; what is between them is short, and never cut in half.
 func (k *Kubelet) startContainer(ctx context.Context, pod *v1.Pod, c *v1.Container, p place) error {
 	ref, err := k.image(ctx, pod, c, p.sandbox)
 	if err != nil {
 		return k.failed(pod, c, "", err, "")
 	}
-	ctx = context.WithoutCancel(ctx)
+	whole := context.WithoutCancel(ctx)
+	id, err := k.createAndStart(whole, pod, c, ref, p)
+	if err != nil || c.Lifecycle == nil || c.Lifecycle.PostStart == nil {
+		return err
+	}
+	failure := k.hook(ctx, pod, c, id, p.ips, c.Lifecycle.PostStart)
+	switch {
+	case failure == "":
+		return nil
+	case ctx.Err() != nil: // the pod is being deleted, or we end
+		return &startError{reason: reasonPostStart, message: ctx.Err().Error()}
+	}
+	// The event does not hold the output, which may hold secrets.
+	k.event(pod, c, v1.EventTypeWarning, events.FailedPostStartHook, "PostStartHook failed")
+	kill := killAction{kubecontainer.ContainerID{Type: runtimeName, ID: id}, c, "FailedPostStartHook", killedOtherwise}
+	if err := k.killContainer(ctx, pod, kill, p.ips, nil); err != nil {
+		k.cfg.Log.Warn("killing a container whose postStart hook failed", "pod", podFormat(pod), "container", c.Name, "err", err)
+	}
+	return &startError{reason: reasonPostStart, message: failure}
+}
+
+// createAndStart makes a container of an image that is there, and starts it.
+func (k *Kubelet) createAndStart(ctx context.Context, pod *v1.Pod, c *v1.Container, ref string, p place) (id string, err error) {
 	if err := k.removeUnstarted(ctx, c, p.status); err != nil {
-		return k.failed(pod, c, "", err, reasonCreate)
+		return "", k.failed(pod, c, "", err, reasonCreate)
 	}
 	config, err := k.containerConfig(ctx, pod, c, ref, p)
 	if err != nil {
-		return k.failed(pod, c, "", err, reasonConfig)
+		return "", k.failed(pod, c, "", err, reasonConfig)
 	}
-	id, err := k.cfg.Runtime.CreateContainer(ctx, p.sandboxID, config, p.sandbox)
+	id, err = k.cfg.Runtime.CreateContainer(ctx, p.sandboxID, config, p.sandbox)
 	if err != nil {
-		return k.failed(pod, c, id, err, reasonCreate)
+		return "", k.failed(pod, c, id, err, reasonCreate)
 	}
 	k.event(pod, c, v1.EventTypeNormal, events.CreatedContainer, "Container created")
 	if err := k.cfg.Runtime.StartContainer(ctx, id); err != nil {
-		return k.failed(pod, c, id, err, reasonRun)
+		return "", k.failed(pod, c, id, err, reasonRun)
 	}
 	k.event(pod, c, v1.EventTypeNormal, events.StartedContainer, "Container started")
-	if c.Lifecycle == nil || c.Lifecycle.PostStart == nil {
-		return nil
-	}
-	if err := k.hook(ctx, pod, c, id, p.ips, c.Lifecycle.PostStart); err != nil {
-		// The event does not hold the output, which may hold secrets.
-		k.event(pod, c, v1.EventTypeWarning, events.FailedPostStartHook, "PostStartHook failed")
-		k.killContainer(ctx, pod, killAction{kubecontainer.ContainerID{Type: runtimeName, ID: id}, c, "FailedPostStartHook", killedOtherwise}, p.ips, nil)
-		return &startError{reason: reasonPostStart, message: err.Error()}
-	}
-	return nil
+	return id, nil
 }
 
 // failed tells of a container that could not be started, by an event without the container's id, so that events

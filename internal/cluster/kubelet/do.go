@@ -194,6 +194,20 @@ func (w *worker) prune(ctx context.Context, runtime *kubecontainer.PodStatus) {
 			}
 		}
 	}
+	for i, s := range runtime.SandboxStatuses {
+		if i == 0 || s.State == cri.PodSandboxState_SANDBOX_READY || w.k.inUse(ctx, s.Id) {
+			continue
+		}
+		if err := w.k.cfg.Runtime.RemovePodSandbox(ctx, s.Id); err != nil {
+			w.k.cfg.Log.Warn("removing an old sandbox", "pod", podFormat(w.pod), "err", err)
+		}
+	}
+}
+
+// inUse reports whether a sandbox holds containers, or may.
+func (k *Kubelet) inUse(ctx context.Context, sandbox string) bool {
+	containers, err := k.cfg.Runtime.ListContainers(ctx, &cri.ContainerFilter{PodSandboxId: sandbox})
+	return err != nil || len(containers) > 0
 }
 
 // stopSandboxes tears down the sandboxes of a pod, and with them its network.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 	"k8s.io/kubernetes/pkg/kubelet/events"
-	httpprobe "k8s.io/kubernetes/pkg/probe/http"
 )
 
 // minGrace is what every container gets between its stop signal and SIGKILL (kubelet's
@@ -38,11 +36,24 @@ func grace(pod *v1.Pod, c *v1.Container, reason killReason) time.Duration {
 	return minGrace
 }
 
+// left is what is left of a deleted pod's grace if it was being deleted before this program began, as the time of its end
+// says; its containers have had the rest.
+func (k *Kubelet) left(pod *v1.Pod, grace time.Duration) time.Duration {
+	if pod.DeletionTimestamp == nil {
+		return grace
+	}
+	asked := pod.DeletionTimestamp.Add(-grace) // in whole seconds
+	if !asked.Before(k.begun.Truncate(time.Second)) {
+		return grace
+	}
+	return min(grace, max(0, time.Until(pod.DeletionTimestamp.Time)))
+}
+
 // killContainer runs the preStop hook and stops a container within its grace period (killContainer of
 // pkg/kubelet/kuberuntime). before, if not nil, is waited for in between: containers that must end first. A
 // container that is gone is no error.
 func (k *Kubelet) killContainer(ctx context.Context, pod *v1.Pod, a killAction, ips []string, before <-chan struct{}) error {
-	left := grace(pod, a.container, a.reason)
+	left := k.left(pod, grace(pod, a.container, a.reason))
 	message := a.message
 	if message == "" {
 		message = "Stopping container " + a.container.Name
@@ -52,7 +63,7 @@ func (k *Kubelet) killContainer(ctx context.Context, pod *v1.Pod, a killAction, 
 	start := time.Now()
 	if a.container.Lifecycle != nil && a.container.Lifecycle.PreStop != nil && left > 0 {
 		hooking, cancel := context.WithTimeout(ctx, left)
-		if err := k.hook(hooking, pod, a.container, a.id.ID, ips, a.container.Lifecycle.PreStop); err != nil && ctx.Err() == nil {
+		if failure := k.hook(hooking, pod, a.container, a.id.ID, ips, a.container.Lifecycle.PreStop); failure != "" && ctx.Err() == nil {
 			k.event(pod, a.container, v1.EventTypeWarning, events.FailedPreStopHook, "PreStopHook failed")
 		}
 		cancel()
@@ -152,40 +163,6 @@ func join(channels []<-chan struct{}) <-chan struct{} {
 		close(done)
 	}()
 	return done
-}
-
-// hook runs a lifecycle hook (pkg/kubelet/lifecycle).
-func (k *Kubelet) hook(ctx context.Context, pod *v1.Pod, c *v1.Container, id string, ips []string, h *v1.LifecycleHandler) error {
-	switch {
-	case h.Exec != nil:
-		output, code, err := k.exec(ctx, id, h.Exec.Command, 0)
-		if err != nil {
-			return err
-		}
-		if code != 0 {
-			return fmt.Errorf("command '%v' exited with %d: %s", h.Exec.Command, code, output)
-		}
-		return nil
-	case h.HTTPGet != nil:
-		request, err := httpprobe.NewRequestForHTTPGetAction(h.HTTPGet, c, k.podIP(pod, ips), "lifecycle")
-		if err != nil {
-			return err
-		}
-		client := http.Client{Transport: k.transport()}
-		response, err := client.Do(request.WithContext(ctx))
-		if err != nil {
-			return err
-		}
-		return response.Body.Close()
-	case h.Sleep != nil:
-		select {
-		case <-time.After(time.Duration(h.Sleep.Seconds) * time.Second):
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return fmt.Errorf("invalid handler: %v", h)
 }
 
 // podIP is where a pod's ports are: its own address or, in its node's namespace, the node's.

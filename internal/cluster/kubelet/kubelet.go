@@ -91,6 +91,7 @@ type Config struct {
 type Kubelet struct {
 	cfg      Config
 	capacity v1.ResourceList
+	begun    time.Time
 
 	registered chan struct{}           // closed by the node's own loop
 	node       atomic.Pointer[v1.Node] // as it was last written
@@ -140,7 +141,7 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, fmt.Errorf("kubelet: %w", err)
 	}
 	k := &Kubelet{
-		cfg: cfg, capacity: capacity, admission: admission, registered: make(chan struct{}), workers: make(map[types.UID]*worker),
+		cfg: cfg, capacity: capacity, begun: time.Now(), admission: admission, registered: make(chan struct{}), workers: make(map[types.UID]*worker),
 		puller: newPuller(), restarts: flowcontrol.NewBackOff(backOffBase, backOffLimit),
 		statuses: newStatusWriter(cfg.Client, cfg.Log), tokens: newTokens(cfg.Client), watcher: newWatcher(),
 	}
@@ -253,11 +254,6 @@ func (k *Kubelet) exec(ctx context.Context, id string, command []string, timeout
 		return output, 0, fmt.Errorf("%w: %w", probe.ErrCommandTimedOut, err)
 	}
 	return output, 0, err
-}
-
-// transport sends HTTP from the node's namespace.
-func (k *Kubelet) transport() *http.Transport {
-	return &http.Transport{DialContext: k.cfg.Netns.DialContext, DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 }
 
 // services are those whose variables a namespace's pods see.

@@ -92,7 +92,7 @@ func planSandbox(pod *v1.Pod, status *kubecontainer.PodStatus, a *actions) {
 	var start []startAction
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
-		if pod.Spec.RestartPolicy == v1.RestartPolicyOnFailure && succeeded(status.FindContainerStatusByName(c.Name)) {
+		if runsOnce(pod, c) && succeeded(status.FindContainerStatusByName(c.Name)) {
 			continue
 		}
 		start = append(start, startAction{container: c})
@@ -106,6 +106,14 @@ func planSandbox(pod *v1.Pod, status *kubecontainer.PodStatus, a *actions) {
 		return
 	}
 	a.start = start
+}
+
+// runsOnce reports whether a container that has succeeded is not started again.
+func runsOnce(pod *v1.Pod, c *v1.Container) bool {
+	if c.RestartPolicy != nil {
+		return *c.RestartPolicy == v1.ContainerRestartPolicyOnFailure
+	}
+	return pod.Spec.RestartPolicy == v1.RestartPolicyOnFailure
 }
 
 func succeeded(s *kubecontainer.Status) bool {
@@ -239,12 +247,14 @@ func planInitContainer(pod *v1.Pod, c *v1.Container, s *kubecontainer.Status, st
 		if !sidecar {
 			return false, false
 		}
-		if message, reason, _ := wrong(c, s, probes, "Init container"); message != "" {
-			a.kill = append(a.kill, killAction{s.ID, c, message, reason})
-			return true, false
-		}
 		state, ok := probes(s.ID.ID)
-		return false, ok && state.Started
+		done = ok && state.Started // whatever its liveness
+		message, reason, _ := wrong(c, s, probes, "Init container")
+		if message == "" || !done && reason != killedByStartup {
+			return false, done
+		}
+		a.kill = append(a.kill, killAction{s.ID, c, message, reason})
+		return true, done
 	case kubecontainer.ContainerStateExited:
 		if sidecar {
 			return true, false
@@ -252,13 +262,18 @@ func planInitContainer(pod *v1.Pod, c *v1.Container, s *kubecontainer.Status, st
 		if s.ExitCode == 0 {
 			return false, true
 		}
-	default:
-		a.kill = append(a.kill, killAction{s.ID, c, fmt.Sprintf("Init container is in %q state, try killing it before restart", s.State), killedOtherwise})
+		if !kubecontainer.ShouldContainerBeRestarted(klog.Logger{}, c, pod, status) {
+			a.killPod, a.start = true, nil
+			return false, false
+		}
+		return true, false
 	}
-	if !sidecar && !kubecontainer.ShouldContainerBeRestarted(klog.Logger{}, c, pod, status) {
+	// Unknown: it may run. Rules about exit codes say nothing of it.
+	if !sidecar && !restarts(pod, c) {
 		a.killPod, a.start = true, nil
 		return false, false
 	}
+	a.kill = append(a.kill, killAction{s.ID, c, fmt.Sprintf("Init container is in %q state, try killing it before restart", s.State), killedOtherwise})
 	return true, false
 }
 

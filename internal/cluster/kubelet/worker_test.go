@@ -164,8 +164,8 @@ func (b *bench) gone() bool {
 func (b *bench) delete(grace int64) {
 	b.t.Helper()
 	pod := b.pod()
-	now := metav1.Now()
-	pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = &now, &grace
+	end := metav1.NewTime(time.Now().Add(time.Duration(grace) * time.Second)) // as the API does
+	pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = &end, &grace
 	if _, err := b.client.CoreV1().Pods(pod.Namespace).Update(context.Background(), pod, metav1.UpdateOptions{}); err != nil {
 		b.t.Fatal(err)
 	}
@@ -303,6 +303,37 @@ func TestAContainerThatStopsInTimeIsNotKilled(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAHookThatHangsEndsWithItsPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := simple(v1.RestartPolicyAlways)
+		pod.Spec.Containers[0].Lifecycle = &v1.Lifecycle{PostStart: &v1.LifecycleHandler{Sleep: &v1.SleepAction{Seconds: 3600}}}
+		b := newBench(t, pod, 1)
+		b.start()
+		defer b.stop()
+		b.within(time.Second, "started", func() bool { return b.runtime.Runs("a") })
+		b.delete(5)
+		b.within(10*time.Second, "gone", b.gone)
+	})
+}
+
+func TestAGraceThatBeganInAnEarlierLifeGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, simple(v1.RestartPolicyAlways), 1)
+		b.runtime.Stops = time.Hour
+		b.start()
+		defer func() { b.stop() }()
+		b.within(time.Second, "running", b.running)
+		start := time.Now()
+		b.delete(30)
+		time.Sleep(20 * time.Second)
+		b.rebirth()
+		b.within(time.Minute, "gone", b.gone)
+		if took := time.Since(start); took < 29*time.Second || took > 33*time.Second {
+			t.Errorf("with a grace of 30 s it took %v", took)
+		}
+	})
 }
 
 func TestAPodThatOutlivesItsDeadlineFails(t *testing.T) {

@@ -228,8 +228,8 @@ func (w *world) create(p *v1.Pod) {
 func (w *world) delete(podName string, grace int64) {
 	w.t.Helper()
 	p := w.get(podName)
-	now := metav1.Now()
-	p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &now, &grace
+	end := metav1.NewTime(time.Now().Add(time.Duration(grace) * time.Second))
+	p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &end, &grace
 	if _, err := w.client.CoreV1().Pods(namespace).Update(w.t.Context(), p, metav1.UpdateOptions{}); err != nil {
 		w.t.Fatal(err)
 	}

@@ -66,50 +66,6 @@ func New(seed uint64) *Runtime {
 	}
 }
 
-// CrashAt has the caller die at the n-th boundary from the first: before or after the work of some call, of this runtime
-// or of the API (see Boundary). Then crash is called, and until Revive every call fails without having done anything:
-// a process that was killed makes none. crash must not call the runtime.
-func (r *Runtime) CrashAt(n int, crash func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.crashAt, r.crash = n, crash
-}
-
-// Revive ends the death of the caller.
-func (r *Runtime) Revive() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dead = false
-}
-
-// Boundaries counts the boundaries that were passed.
-func (r *Runtime) Boundaries() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.boundaries
-}
-
-// Boundary passes a boundary between two calls of others than this runtime, and fails if the caller is dead.
-func (r *Runtime) Boundary() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.boundary()
-}
-
-func (r *Runtime) boundary() error {
-	if !r.dead {
-		r.boundaries++
-		if r.boundaries == r.crashAt {
-			r.dead = true
-			r.crash()
-		}
-	}
-	if r.dead {
-		return status.Error(codes.Canceled, "the caller is dead")
-	}
-	return nil
-}
-
 // call records a call, does its work, and fails now and then, before or after.
 func (r *Runtime) call(name string, work func() error) error {
 	r.mu.Lock()
@@ -394,7 +350,7 @@ func (r *Runtime) RemoveContainer(_ context.Context, id string) error {
 func (r *Runtime) ListContainers(_ context.Context, filter *cri.ContainerFilter) (list []*cri.Container, err error) {
 	err = r.call("ListContainers", func() error {
 		for id, c := range r.containers {
-			if selects(filter.GetLabelSelector(), c.config.Labels) {
+			if selects(filter.GetLabelSelector(), c.config.Labels) && (filter.GetPodSandboxId() == "" || filter.GetPodSandboxId() == c.sandbox) {
 				list = append(list, &cri.Container{Id: id, PodSandboxId: c.sandbox, Metadata: c.config.Metadata, State: c.state, CreatedAt: c.created.UnixNano(), Labels: c.config.Labels})
 			}
 		}
