@@ -6,7 +6,7 @@
 //	publish    Publishers name what is new, except Services whose programming failed
 //	reap       Programmers delete what is gone
 //
-// A Loop does this for one node: it waits for changes to come to rest, tries again after errors, and now and then
+// A Loop does this for one node: it applies a change at once, waits for a burst to come to rest, tries again after errors, and now and then
 // has the kernel read again. Programs may return the Services that failed; those keep their previous records, the
 // others go on.
 //
@@ -74,7 +74,8 @@ type Config struct {
 	Log         *slog.Logger
 	Progress    *Progress // told how far the Loop is; may be nil
 
-	Idle, Max          time.Duration // how long changes must be quiet, and how long that may take: 1 ms, 10 ms
+	// How long changes that come within Max of the last round must be quiet, and how long that may take: 1 ms, 10 ms.
+	Idle, Max          time.Duration
 	RetryMin, RetryMax time.Duration // back-off after errors: 100 ms doubling to 30 s
 	ObserveEvery       time.Duration // 1 s
 }

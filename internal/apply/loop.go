@@ -31,13 +31,16 @@ func (l *Loop) Run(ctx context.Context) error {
 	retry.Stop()
 	defer retry.Stop()
 	backoff := l.cfg.RetryMin
+	var last time.Time // end of the last round
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
 			l.cfg.Progress.begin()
-			l.settle(ctx, changed)
+			if time.Since(last) < l.cfg.Max {
+				l.settle(ctx, changed)
+			}
 		case <-retry.C:
 		case <-observe.C:
 			if !l.observe(ctx) {
@@ -48,7 +51,9 @@ func (l *Loop) Run(ctx context.Context) error {
 		if !next.Complete || ctx.Err() != nil {
 			continue
 		}
-		if l.round(ctx, l.view.of(next)) {
+		done := l.round(ctx, l.view.of(next))
+		last = time.Now()
+		if done {
 			backoff = l.cfg.RetryMin
 			retry.Stop()
 			continue
@@ -58,7 +63,8 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// settle waits until changes have come to rest, so that a rollout costs a few rounds and not one for each pod.
+// settle waits until changes have come to rest, so that a rollout costs a few rounds and not one for each pod. The
+// first change after a time of rest does not wait for others.
 func (l *Loop) settle(ctx context.Context, changed <-chan struct{}) {
 	limit := time.NewTimer(l.cfg.Max)
 	defer limit.Stop()

@@ -58,8 +58,8 @@ func TestChangesThatComeCloseTogetherAreOneRound(t *testing.T) {
 		count int
 		want  int // rounds
 	}{
-		{"a burst", 100 * time.Microsecond, 50, 1},
-		{"changes that never rest are applied every 10 ms", 500 * time.Microsecond, 100, 5},
+		{"a burst, of which the first does not wait", 100 * time.Microsecond, 50, 2},
+		{"changes that never rest are applied every 10 ms", 500 * time.Microsecond, 100, 6},
 		{"changes with rests between are applied one by one", 5 * time.Millisecond, 7, 7},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -85,22 +85,25 @@ func TestChangesThatComeCloseTogetherAreOneRound(t *testing.T) {
 	}
 }
 
-func TestOneChangeIsAppliedAfterOneQuietMillisecond(t *testing.T) {
+func TestAChangeAfterRestIsAppliedAtOnceAndTheNextAfterOneQuietMillisecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := newFakeSource()
 		p, stop := running(t, src, never)
 		defer stop()
+		applied := func(want int, when string) {
+			t.Helper()
+			synctest.Wait()
+			if got, _ := p.seen(); len(got) != want {
+				t.Fatalf("%s: %d rounds, want %d", when, len(got), want)
+			}
+		}
+		src.update((*model.Edit).SetComplete)
+		applied(1, "after the first change")
 		src.update((*model.Edit).SetComplete)
 		time.Sleep(time.Millisecond - time.Nanosecond)
-		synctest.Wait()
-		if got, _ := p.seen(); len(got) != 0 {
-			t.Fatal("applied too early")
-		}
+		applied(1, "just before the second has rested")
 		time.Sleep(time.Nanosecond)
-		synctest.Wait()
-		if got, _ := p.seen(); len(got) != 1 {
-			t.Fatal("not applied")
-		}
+		applied(2, "when it has")
 	})
 }
 
