@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"net/netip"
 	"time"
 
 	"minato/internal/dns"
@@ -9,6 +10,7 @@ import (
 
 // client is where a message came from.
 type client interface {
+	addr() netip.Addr
 	// later promises one reply after respond has returned.
 	later() sender
 }

@@ -143,6 +143,10 @@ func (s *stream) write(reply []byte) error {
 	return err
 }
 
+func (s *stream) addr() netip.Addr {
+	return s.conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+}
+
 // later promises one reply.
 func (s *stream) later() sender {
 	s.wg.Add(1)
