@@ -48,6 +48,15 @@ func (n *Name) Parse(b []byte) (length int, ok bool) {
 // Wire is the lower-cased name. It is valid until the next Parse.
 func (n *Name) Wire() []byte { return n.wire[:n.n] }
 
+// String is the name as text, with its final dot.
+func (n *Name) String() string { return text(string(n.Wire())) }
+
+// ParseName turns text into a lower-cased wire name; ok is false when it is none. It knows no escapes.
+func ParseName(s string) (wire string, ok bool) { return parseName(s) }
+
+// ReverseName is the lower-cased wire name that stands for an address in in-addr.arpa or ip6.arpa.
+func ReverseName(a netip.Addr) string { return reverseName(a) }
+
 // from is the name without its first i labels.
 func (n *Name) from(i int) []byte { return n.wire[n.starts[i]:n.n] }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"minato/internal/announce/arp"
 	"minato/internal/announce/lan"
@@ -74,6 +75,7 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	}
 	a.dns, err = dnsserver.New(dnsserver.Config{
 		Netns: a.netns, Addrs: u.cfg.DNSAddrs(), Table: a.table, Log: log,
+		Clients:   slices.Concat(u.cfg.PodCIDRs(), u.cfg.NodeCIDRs(), u.cfg.ServiceCIDRs()),
 		Upstreams: u.cfg.UpstreamDNS, ResolvConf: resolvConf, // asked from the host's namespace
 	})
 	if err != nil {

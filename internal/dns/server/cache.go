@@ -1,149 +1,142 @@
 package server
 
 import (
-	"encoding/binary"
-	"fmt"
-	"math"
 	"sync"
 	"time"
-
-	mdns "github.com/miekg/dns"
-
-	"minato/internal/dns"
 )
 
 const (
-	cacheSize = 10_000 // answers
-	cacheMax  = 30 * time.Second
-	cacheFail = time.Second // RFC 9520, 3.2 asks for one at least
+	cacheBytes  = 16 << 20 // of all answers that are kept
+	cacheShards = 16
+	itemBytes   = 256 // what an item takes beside its key and records, about
+
+	cacheMax   = 30 * time.Second // CoreDNS's usual `cache 30`
+	cacheFail  = time.Second      // RFC 9520, 3.2 asks for one at least
+	staleFor   = time.Hour        // for how long an answer is used after its time when no upstream answers
+	staleTTL   = 30               // seconds, that such an answer says (RFC 8767, 4)
+	staleRetry = 5 * time.Second  // between attempts to get a new one
+	prefetched = 2                // asked for so often, an answer is renewed before its time is over
 )
 
-// answer is what an upstream said, ready to be sent: the records behind the question, and where their TTLs are.
-// It is immutable.
-type answer struct {
-	rcode                     int
-	authentic                 bool // the upstream validated it
-	answers, authority, extra uint16
-	body                      []byte
-	ttls                      []int // offsets in body
-	got                       time.Time
-	keep                      time.Duration // how long it may be used again
+// cache keeps answers of upstreams: for as long as they may be used, and after that for times without an answer. The
+// zero value is empty. It is safe for concurrent use.
+type cache struct{ shards [cacheShards]cacheShard }
+
+// cacheShard is a part of the keys. Its items are a ring in the order of their last use, around root.
+type cacheShard struct {
+	mu    sync.Mutex
+	by    map[string]*item
+	root  item
+	bytes int
 }
 
-// failure is the answer when no upstream gives one.
-func failure(now time.Time) *answer {
-	return &answer{rcode: dns.RcodeServFail, got: now, keep: cacheFail}
+type item struct {
+	key        string
+	a          *answer
+	hits       int
+	prev, next *item
 }
 
-// newAnswer turns an upstream's message into an answer. The OPT record is left out: it is between us and the upstream.
-// The records are written anew, so that nothing which we did not understand reaches a client.
-func newAnswer(m *mdns.Msg, now time.Time) (*answer, error) {
-	kept := m.Extra[:0]
-	for _, rr := range m.Extra {
-		if t := rr.Header().Rrtype; t != mdns.TypeOPT && t != mdns.TypeTSIG {
-			kept = append(kept, rr)
-		}
+func (i *item) size() int { return itemBytes + len(i.key) + len(i.a.body) + 8*len(i.a.ttls) }
+
+func (i *item) unlink() { i.prev.next, i.next.prev = i.next, i.prev }
+
+func (c *cache) shard(key []byte) *cacheShard {
+	h := uint32(2166136261)
+	for _, b := range key {
+		h = (h ^ uint32(b)) * 16777619
 	}
-	m.Extra = kept
-	m.Compress = true
-	wire, err := m.Pack()
-	if err != nil {
-		return nil, fmt.Errorf("write the upstream's answer: %w", err)
-	}
-	var n dns.Name
-	length, ok := n.Parse(wire[headerLen:])
-	if !ok || m.Rcode > 15 {
-		return nil, fmt.Errorf("the upstream's answer has response code %d", m.Rcode)
-	}
-	a := &answer{
-		rcode: m.Rcode, authentic: m.AuthenticatedData, got: now, keep: lifetime(m),
-		answers: uint16(len(m.Answer)), authority: uint16(len(m.Ns)), extra: uint16(len(m.Extra)),
-		body: wire[headerLen+length+4:],
-	}
-	for at, next := 0, 0; at < len(a.body); at = next {
-		if next = dns.NextRecord(a.body, at); next < 0 {
-			return nil, fmt.Errorf("the upstream's answer is cut at byte %d", at)
-		}
-		a.ttls = append(a.ttls, dns.TTLOffset(a.body, at))
-	}
-	return a, nil
+	return &c.shards[h%cacheShards]
 }
 
-// lifetime is how long a message may be used again: the lowest TTL of what answers, and for a negative answer what
-// its SOA record says (RFC 2308, 5). One without either is not kept.
-func lifetime(m *mdns.Msg) time.Duration {
-	seconds := uint32(math.MaxUint32)
-	for _, rr := range m.Answer {
-		seconds = min(seconds, rr.Header().Ttl)
+// get returns an answer that may be used now, and whether it should be renewed soon; nil when there is none.
+func (c *cache) get(key []byte, now time.Time) (a *answer, renew bool) {
+	s := c.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.by[string(key)]
+	if i == nil || now.Sub(i.a.got) >= i.a.keep {
+		return nil, false
 	}
-	if m.Rcode == mdns.RcodeNameError || len(m.Answer) == 0 {
-		negative := uint32(0)
-		for _, rr := range m.Ns {
-			if soa, ok := rr.(*mdns.SOA); ok {
-				negative = min(soa.Hdr.Ttl, soa.Minttl)
-			}
-		}
-		seconds = min(seconds, negative)
+	i.hits++
+	s.front(i)
+	left := i.a.keep - now.Sub(i.a.got)
+	if renew = i.hits >= prefetched && left < i.a.keep/10 && !i.a.stale; renew {
+		i.hits = 0 // once
 	}
-	switch {
-	case m.Rcode != mdns.RcodeSuccess && m.Rcode != mdns.RcodeNameError:
-		return cacheFail
-	case time.Duration(seconds) > cacheMax/time.Second:
-		return cacheMax
-	}
-	return time.Duration(seconds) * time.Second
+	return i.a, renew
 }
 
-// append appends the records with the TTLs that are left.
-func (a *answer) append(msg []byte, now time.Time) []byte {
-	start := len(msg)
-	msg = append(msg, a.body...)
-	age := uint32(max(0, now.Sub(a.got)) / time.Second)
-	for _, at := range a.ttls {
-		ttl := msg[start+at:]
-		binary.BigEndian.PutUint32(ttl, binary.BigEndian.Uint32(ttl)-min(age, binary.BigEndian.Uint32(ttl)))
-	}
-	return msg
-}
-
-// cache keeps answers of upstreams for as long as they may be used again. It is safe for concurrent use.
-type cache struct {
-	mu sync.Mutex
-	by map[string]*answer
-}
-
-func (c *cache) get(key []byte, now time.Time) *answer {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	a := c.by[string(key)]
-	if a != nil && now.Sub(a.got) >= a.keep {
-		delete(c.by, string(key))
+// stale returns an answer whose time is over, for when there is no other; nil when there is none.
+func (c *cache) stale(key []byte, now time.Time) *answer {
+	s := c.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.by[string(key)]
+	if i == nil || i.a.last.Before(now) {
 		return nil
 	}
-	return a
+	old := *i.a
+	old.stale, old.got, old.keep = true, now, staleRetry
+	return &old
 }
 
-func (c *cache) len() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.by)
-}
-
-// put keeps an answer. When it is full some others go: map order is random, and what is asked for often comes back.
+// put keeps an answer. When there is no room, those go that were not used for the longest time.
 func (c *cache) put(key string, a *answer) {
 	if a.keep <= 0 {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.by == nil {
-		c.by = map[string]*answer{}
+	s := c.shard([]byte(key))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by == nil {
+		s.by = map[string]*item{}
+		s.root.prev, s.root.next = &s.root, &s.root
 	}
-	for k := range c.by {
-		if len(c.by) < cacheSize {
-			break
+	i := s.by[key]
+	if i == nil {
+		i = &item{key: key, a: a}
+		i.prev, i.next = i, i
+		s.by[key] = i
+	} else {
+		s.bytes -= i.size()
+		i.a, i.hits = a, 0
+	}
+	s.bytes += i.size()
+	s.front(i)
+	for s.bytes > cacheBytes/cacheShards && s.root.prev != i {
+		oldest := s.root.prev
+		oldest.unlink()
+		delete(s.by, oldest.key)
+		s.bytes -= oldest.size()
+	}
+}
+
+func (s *cacheShard) front(i *item) {
+	i.unlink()
+	i.prev, i.next = &s.root, s.root.next
+	i.prev.next, i.next.prev = i, i
+}
+
+// kinds are the numbers of answers with records, and without.
+func (c *cache) kinds() (n [2]int) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for _, item := range s.by {
+			n[item.a.kind()]++
 		}
-		delete(c.by, k)
+		s.mu.Unlock()
 	}
-	c.by[key] = a
+	return n
+}
+
+// clear forgets everything: another upstream may say something else.
+func (c *cache) clear() {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.by, s.bytes = nil, 0
+		s.mu.Unlock()
+	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	mdns "github.com/miekg/dns"
@@ -16,13 +18,15 @@ const (
 	maxFlights = 1000            // different questions on their way to upstreams, CoreDNS's max_concurrent
 	maxWaiters = 10_000          // clients that wait for them
 	budget     = 5 * time.Second // for one question: resolvers of clients give up then
+
+	maxPerClient = 200                     // waiting questions of one client, so that it leaves room for others
+	staleAfter   = 1800 * time.Millisecond // a client has waited long (RFC 8767, 5)
 )
 
 // forwarder asks upstreams. Equal questions that are under way at the same time are asked once, which bounds the work
 // and takes away the odds of a birthday attack (CVE-2023-30464). It is safe for concurrent use.
 type forwarder struct {
-	cache     *cache
-	upstreams *upstreams
+	cache *cache
 
 	ctx context.Context // ends all flights
 	wg  sync.WaitGroup
@@ -30,15 +34,27 @@ type forwarder struct {
 	mu      sync.Mutex
 	flights map[string][]*pending
 	waiters int
+	clients map[netip.Addr]int // waiters of each
+	shed    atomic.Uint64      // questions for which there was no room
+	renewed atomic.Uint64      // answers that were asked for again before their time was over
+	stale   atomic.Uint64      // answers that were used after their time
+}
+
+// newForwarder makes a forwarder whose flights end with ctx.
+func newForwarder(ctx context.Context, c *cache) *forwarder {
+	return &forwarder{ctx: ctx, flights: map[string][]*pending{}, clients: map[netip.Addr]int{}, cache: c}
 }
 
 // pending is a client's question that waits for an upstream.
 type pending struct {
-	q     query
-	head  []byte // its header and question
-	limit int
-	to    sender
-	count *counters
+	q      query
+	head   []byte // its header and question
+	limit  int
+	to     sender
+	client netip.Addr
+	count  *counters
+	log    *errorLog
+	began  time.Time
 
 	target string   // of an ExternalName, the name to ask for; "" for the client's own question
 	chain  []byte   // CNAMEs of the own zone that lead to target
@@ -52,39 +68,92 @@ func key(b []byte, name []byte, qtype uint16, q *query) []byte {
 	return append(b, byte(qtype>>8), byte(qtype), do(q.do)|byte(q.flags&flagCD))
 }
 
-// ask has the question behind key answered and p's client told.
-func (f *forwarder) ask(key string, p *pending) {
+// ask has the question behind key answered by us, and p's client told.
+func (f *forwarder) ask(us *upstreams, key string, p *pending) {
 	f.mu.Lock()
 	_, under := f.flights[key]
-	if f.waiters >= maxWaiters || !under && len(f.flights) >= maxFlights || f.ctx.Err() != nil {
+	full := f.waiters >= maxWaiters || !under && len(f.flights) >= maxFlights
+	if full || f.clients[p.client] >= maxPerClient || f.ctx.Err() != nil {
 		f.mu.Unlock()
+		f.shed.Add(1)
 		p.to.send(p.reply(nil, failure(time.Now()), time.Now()))
 		return
 	}
 	f.waiters++
+	f.clients[p.client]++
 	f.flights[key] = append(f.flights[key], p)
 	if !under {
-		f.wg.Go(func() { f.fly(key) })
+		f.wg.Go(func() { f.fly(us, key) })
 	}
 	f.mu.Unlock()
 }
 
-// fly asks upstreams and tells every client that waits.
-func (f *forwarder) fly(key string) {
+// renew asks again for what is in the cache and will soon be asked for, when there is room.
+func (f *forwarder) renew(us *upstreams, key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, under := f.flights[key]; under || len(f.flights) >= maxFlights/2 || f.ctx.Err() != nil {
+		return
+	}
+	f.renewed.Add(1)
+	f.flights[key] = nil
+	f.wg.Go(func() { f.fly(us, key) })
+}
+
+// fly asks upstreams and tells every client that waits. What was known before is used when they do not answer, and
+// for clients that have waited long.
+func (f *forwarder) fly(us *upstreams, key string) {
 	ctx, cancel := context.WithTimeout(f.ctx, budget)
 	defer cancel()
 	n := len(key) - 3
 	qtype := uint16(key[n])<<8 | uint16(key[n+1])
-	a := f.upstreams.resolve(ctx, outgoing{name: key[:n], qtype: qtype, do: key[n+2]&0x80 != 0, cd: key[n+2]&flagCD != 0})
+	old := f.cache.stale([]byte(key), time.Now())
+	if old != nil {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		answered, done := context.WithCancel(ctx)
+		defer done()
+		wg.Go(func() {
+			select {
+			case <-answered.Done():
+			case <-time.After(staleAfter):
+				f.tell(key, old, false)
+			}
+		})
+	}
+	a := us.resolve(ctx, outgoing{name: key[:n], qtype: qtype, do: key[n+2]&0x80 != 0, cd: key[n+2]&flagCD != 0})
+	if old != nil && a.rcode != dns.RcodeSuccess && a.rcode != dns.RcodeNXDomain {
+		a = old
+	}
 	f.cache.put(key, a)
+	f.tell(key, a, true)
+}
+
+// tell answers all who wait for the question. With the flight's end those who come later start a new one.
+func (f *forwarder) tell(key string, a *answer, end bool) {
 	f.mu.Lock()
 	waiting := f.flights[key]
-	delete(f.flights, key)
+	if f.flights[key] = nil; end {
+		delete(f.flights, key)
+	}
 	f.waiters -= len(waiting)
+	for _, p := range waiting {
+		if f.clients[p.client]--; f.clients[p.client] == 0 {
+			delete(f.clients, p.client)
+		}
+	}
 	f.mu.Unlock()
+	if a.stale {
+		f.stale.Add(uint64(len(waiting)))
+	}
 	now := time.Now()
 	for _, p := range waiting {
-		p.to.send(p.reply(nil, a, now))
+		zone, reply := otherZone, p.reply(nil, a, now)
+		if p.target != "" {
+			zone = ownZone
+		}
+		p.count.sent(zone, len(reply), now.Sub(p.began))
+		p.to.send(reply)
 	}
 }
 
@@ -93,9 +162,11 @@ func (p *pending) reply(out []byte, a *answer, now time.Time) []byte {
 	out = p.q.start(out, p.head)
 	if p.target == "" {
 		p.count.reply(otherZone, a.rcode)
+		p.log.note(&p.q, a)
 		return forwarded(out, &p.q, a, p.limit, now)
 	}
 	p.count.reply(ownZone, dns.RcodeSuccess)
+	p.log.note(&p.q, a)
 	joined, err := p.join(a, now)
 	if err != nil || a.rcode != dns.RcodeSuccess && a.rcode != dns.RcodeNXDomain {
 		// A target that cannot be looked up makes the answer empty, as with CoreDNS.
@@ -120,7 +191,7 @@ func (p *pending) join(a *answer, now time.Time) (*answer, error) {
 		return nil, err
 	}
 	m.Answer = append(m.Answer, target.Answer...)
-	return newAnswer(m, now)
+	return newAnswer(m, now, keeping{})
 }
 
 // message reads a question and the answers behind it.
@@ -158,9 +229,4 @@ func forwarded(out []byte, q *query, a *answer, limit int, now time.Time) []byte
 		}
 	}
 	return q.finish(out, flags, a.rcode, counts[0], counts[1], counts[2])
-}
-
-// newForwarder makes a forwarder whose flights end with ctx.
-func newForwarder(ctx context.Context, us *upstreams, c *cache) *forwarder {
-	return &forwarder{ctx: ctx, flights: map[string][]*pending{}, upstreams: us, cache: c}
 }

@@ -208,8 +208,8 @@ func TestAnUpstreamThatFailsIsNotAskedFirstAgain(t *testing.T) {
 	for i := range downAfter + 5 {
 		wantA(t, exchange(t, "udp", server, question(fmt.Sprintf("n%d.example.com.", i), mdns.TypeA)), "192.0.2.1")
 	}
-	if n := bad.asked.Load(); n != downAfter {
-		t.Errorf("the silent upstream was asked %d times, want %d", n, downAfter)
+	if n := bad.asked.Load(); n < 1 || n > downAfter {
+		t.Errorf("the silent upstream was asked %d times, want at most %d", n, downAfter)
 	}
 }
 
@@ -269,7 +269,7 @@ func TestAnUpstreamThatIsOurselvesIsFound(t *testing.T) {
 
 func TestResolvConfIsFollowed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "resolv.conf")
-	us := newUpstreams(Config{Log: discard, ResolvConf: file}, []netip.AddrPort{netip.MustParseAddrPort("10.96.0.10:53")})
+	us := newUpstreams(Config{Log: discard}, []netip.AddrPort{netip.MustParseAddrPort("10.96.0.10:53")}, Forward{Zone: ".", ResolvConf: file}, keeping{})
 	steps := []struct{ contents, want string }{
 		{"nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n", "[127.0.0.53:53]"},
 		{"nameserver 192.0.2.1\nnameserver fe80::1%eth0\n", "[192.0.2.1:53 [fe80::1%eth0]:53]"},

@@ -31,12 +31,13 @@ const (
 
 // query is what we need of a received message. It is reused, so that parsing allocates nothing.
 type query struct {
-	name  dns.Name
-	qtype uint16
-	class uint16
-	flags uint16
-	end   int // offset behind the question; 0 when the question was not readable
-	rcode int // not 0: why the message is refused before it is looked at
+	name   dns.Name
+	qtype  uint16
+	class  uint16
+	flags  uint16
+	end    int // offset behind the question; 0 when the question was not readable
+	length int // of the message
+	rcode  int // not 0: why the message is refused before it is looked at
 
 	edns bool
 	do   bool
@@ -49,7 +50,7 @@ func (q *query) parse(b []byte) bool {
 	if len(b) < headerLen {
 		return false
 	}
-	*q = query{name: q.name, flags: binary.BigEndian.Uint16(b[2:]), size: minUDP}
+	*q = query{name: q.name, flags: binary.BigEndian.Uint16(b[2:]), length: len(b), size: minUDP}
 	if q.flags&flagQR != 0 {
 		return false
 	}

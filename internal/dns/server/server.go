@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -30,6 +31,11 @@ type Config struct {
 	Table *dns.Table   // answers of the own zones
 	Log   *slog.Logger // nil: slog.Default()
 
+	// Clients are the ranges from which questions are answered, beside the server's own addresses; others are refused.
+	// None: all are answered.
+	Clients []netip.Prefix
+
+	// These stand until Configure says otherwise.
 	Upstreams     []netip.AddrPort // resolvers for all other names, in order of preference
 	ResolvConf    string           // where they are listed when none is given; both empty: other names are refused
 	UpstreamNetns netns.NS         // namespace from which they are asked: the host's, where 127.0.0.53 works
@@ -43,9 +49,12 @@ type Server struct {
 	log   *slog.Logger
 	state atomic.Pointer[string] // why it does not answer yet; nil: it does
 
-	upstreams *upstreams // nil: other names are refused
-	forward   *forwarder // the same; it is there from Run on
-	cached    cache
+	settings atomic.Pointer[settings]
+	changed  chan struct{}             // holds a value when settings are new
+	forward  atomic.Pointer[forwarder] // there from Run on
+	cached   cache
+	errors   errorLog
+	refused  atomic.Uint64 // questions of clients that are not served
 
 	countersMu sync.Mutex
 	counters   []*counters
@@ -68,19 +77,29 @@ func New(cfg Config) (*Server, error) {
 			cfg.Sockets = n
 		}
 	}
-	s := &Server{cfg: cfg, log: cfg.Log}
-	if len(cfg.Upstreams) > 0 || cfg.ResolvConf != "" {
-		var own []netip.AddrPort
-		for _, a := range cfg.Addrs {
-			own = append(own, netip.AddrPortFrom(a, cfg.Port))
-		}
-		s.upstreams = newUpstreams(cfg, own)
+	s := &Server{cfg: cfg, log: cfg.Log, changed: make(chan struct{}, 1)}
+	s.errors.log = cfg.Log
+	if err := s.Configure(cfg.defaults()); err != nil {
+		return nil, fmt.Errorf("dns server: %w", err)
 	}
 	s.not("not started")
 	return s, nil
 }
 
 func (s *Server) not(reason string) { s.state.Store(&reason) }
+
+// admits reports whether questions of a client are answered.
+func (s *Server) admits(client netip.Addr) bool {
+	if len(s.cfg.Clients) == 0 || client.IsLoopback() {
+		return true
+	}
+	for _, p := range s.cfg.Clients {
+		if p.Contains(client) {
+			return true
+		}
+	}
+	return slices.Contains(s.cfg.Addrs, client)
+}
 
 // Ready reports whether questions about the own zones are answered, and if not, why.
 func (s *Server) Ready() (ok bool, reason string) {
@@ -93,10 +112,11 @@ func (s *Server) Ready() (ok bool, reason string) {
 // Forwarding reports whether names outside the own zones can be asked for, and if not, why. It is apart from Ready: a
 // machine without a resolver still has a working cluster.
 func (s *Server) Forwarding() (ok bool, reason string) {
-	if s.upstreams == nil {
+	r := s.settings.Load().route([]byte{0})
+	if r == nil {
 		return false, "no upstream resolver is configured"
 	}
-	return s.upstreams.usable()
+	return r.us.usable()
 }
 
 // Run listens until ctx ends. It returns nil then, and an error when it cannot listen. All that it started and added
@@ -117,12 +137,10 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	if s.upstreams != nil {
-		s.upstreams.load()
-		s.forward = newForwarder(ctx, s.upstreams, &s.cached)
-		wg.Go(func() { s.upstreams.watch(ctx) })
-		defer s.forward.wg.Wait()
-	}
+	f := newForwarder(ctx, &s.cached)
+	s.forward.Store(f)
+	defer f.wg.Wait()
+	wg.Go(func() { s.attend(ctx) })
 	for _, u := range socks.udp {
 		wg.Go(func() {
 			if err := s.serveUDP(u); err != nil {

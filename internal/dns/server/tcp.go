@@ -40,8 +40,8 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 			}
 			continue
 		}
-		client := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
-		if !open.enter(client) {
+		client := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		if !s.admits(client) || !open.enter(client) {
 			c.Close()
 			continue
 		}
@@ -101,10 +101,15 @@ func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, count *counters)
 		if err != nil {
 			return
 		}
+		r.began = time.Now()
 		out = r.respond(out, q, maxTCP)
-		if len(out) > 0 && stream.write(out) != nil {
+		if len(out) == 0 {
+			continue
+		}
+		if stream.write(out) != nil {
 			return
 		}
+		r.count.sent(r.zone, len(out), time.Since(r.began))
 	}
 }
 

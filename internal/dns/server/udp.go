@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 )
 
 // serveUDP reads, answers and writes on one socket until it is closed.
@@ -15,6 +16,7 @@ func (s *Server) serveUDP(c *net.UDPConn) error {
 	}
 	from := &datagram{conn: c}
 	r := responder{s: s, from: from, count: s.newCounters("udp", c.LocalAddr().(*net.UDPAddr).IP.To4() == nil)}
+	var zones [batch]int
 	for failed := 0; ; {
 		n, err := m.read()
 		if errors.Is(err, net.ErrClosed) {
@@ -28,17 +30,28 @@ func (s *Server) serveUDP(c *net.UDPConn) error {
 		}
 		failed = 0
 		replies := 0
+		r.began = time.Now()
 		for i := range n {
 			from.to = m.sender(i)
-			b := r.respond(m.replies[replies], m.message(i), maxUDP)
+			b := m.replies[replies]
+			if s.admits(from.to.Addr()) {
+				b = r.respond(b, m.message(i), maxUDP)
+			} else {
+				b = r.refuse(b, m.message(i))
+			}
 			m.replies[replies] = b // it may have grown
 			if len(b) > 0 {
 				m.reply(replies, i, b)
+				zones[replies] = r.zone
 				replies++
 			}
 		}
 		if err := m.write(replies); errors.Is(err, net.ErrClosed) {
 			return nil
+		}
+		took := time.Since(r.began)
+		for i := range replies {
+			r.count.sent(zones[i], len(m.replies[i]), took)
 		}
 	}
 }

@@ -23,12 +23,37 @@ import (
 type upstream struct {
 	addr netip.AddrPort
 	ns   netns.NS // sockets to it are opened here
+	tcp  bool     // it is asked over TCP only
 
 	asked  atomic.Bool  // at least once, and then probed for a loop
 	failed atomic.Int32 // times in a row
 	down   atomic.Int64 // unix nanoseconds until which others are preferred
 	plain  atomic.Bool  // it does not understand OPT records
 	loop   atomic.Bool  // it sends our questions back to us
+
+	rtt    atomic.Int64 // smoothed, in nanoseconds; 0: not known
+	rttAt  atomic.Int64 // when it was measured, in unix nanoseconds
+	counts upstreamCounters
+}
+
+// took notes how long an answer took, or how long one was waited for at least (RFC 6298's smoothing).
+func (u *upstream) took(d time.Duration, now time.Time, atLeast bool) {
+	old := time.Duration(u.rtt.Load())
+	switch {
+	case atLeast && d <= old:
+		return
+	case old > 0:
+		d = old + (d-old)/8
+	}
+	u.rtt.Store(int64(max(d, 1)))
+	u.rttAt.Store(now.UnixNano())
+}
+
+// usual is how long it needs for an answer; 0: not known. What was measured loses weight with time, so that one which
+// was slow is tried again.
+func (u *upstream) usual(now time.Time) time.Duration {
+	idle := now.UnixNano() - u.rttAt.Load()
+	return time.Duration(u.rtt.Load() >> min(max(idle, 0)/int64(rttForget), 62))
 }
 
 const (
@@ -61,6 +86,9 @@ func (u *upstream) note(err error, now time.Time) bool {
 // record is asked without it from then on.
 func (u *upstream) ask(ctx context.Context, o outgoing) (*mdns.Msg, error) {
 	edns := !u.plain.Load()
+	if u.tcp {
+		return u.over(ctx, "tcp", o, edns)
+	}
 	m, err := u.over(ctx, "udp", o, edns)
 	if err == nil && edns && (m.Rcode == mdns.RcodeFormatError || m.Rcode == mdns.RcodeNotImplemented) && m.IsEdns0() == nil {
 		if m, err = u.over(ctx, "udp", o, false); err == nil {

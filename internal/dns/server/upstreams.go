@@ -20,33 +20,27 @@ import (
 )
 
 const (
-	rereadEvery   = 5 * time.Second
-	reprobeEvery  = 30 * time.Second
-	firstPatience = time.Second // for an answer, in the first round; lost packets are the common case
-	patience      = 2 * time.Second
-	rounds        = 3
+	rereadEvery  = 5 * time.Second
+	reprobeEvery = 30 * time.Second
 )
 
-// upstreams is the list of resolvers: as given, or as the host's resolv.conf has them now.
+// upstreams is the list of resolvers of a zone: as given, or as the host's resolv.conf has them now.
 type upstreams struct {
-	log   *slog.Logger
-	ns    netns.NS
-	given []netip.AddrPort
-	file  string
-	own   []netip.AddrPort // where we listen: never an upstream
+	log     *slog.Logger
+	ns      netns.NS
+	forward Forward
+	own     []netip.AddrPort // where we listen: never an upstream
+	keep    keeping
 
 	list     atomic.Pointer[[]*upstream]
-	contents []byte         // of file when it was last read; watch's own
+	contents []byte         // of the file when it was last read; load's own
 	unread   bool           // it could not be read the last time; load's own
 	suspects chan *upstream // to be probed for a loop
 	probes   sync.Map       // wire name of a probe under way -> *atomic.Bool: it came back
 }
 
-func newUpstreams(cfg Config, own []netip.AddrPort) *upstreams {
-	us := &upstreams{
-		log: cfg.Log, ns: cfg.UpstreamNetns, given: cfg.Upstreams, file: cfg.ResolvConf, own: own,
-		suspects: make(chan *upstream, 16),
-	}
+func newUpstreams(cfg Config, own []netip.AddrPort, f Forward, keep keeping) *upstreams {
+	us := &upstreams{log: cfg.Log, ns: cfg.UpstreamNetns, forward: f, own: own, keep: keep, suspects: make(chan *upstream, 16)}
 	us.list.Store(&[]*upstream{})
 	return us
 }
@@ -60,22 +54,23 @@ func (us *upstreams) load() {
 	}
 	list := []*upstream{}
 	for _, a := range addrs {
-		if slices.Contains(us.own, a) {
+		switch {
+		case slices.Contains(us.own, a):
 			us.log.Warn("dns: this server is its own upstream: left out", "upstream", a)
-			continue
+		default:
+			list = append(list, &upstream{addr: a, ns: us.ns, tcp: us.forward.TCP})
 		}
-		list = append(list, &upstream{addr: a, ns: us.ns})
 	}
 	us.list.Store(&list)
-	us.log.Info("dns: upstreams", "addresses", addrs)
+	us.log.Info("dns: upstreams", "for", us.forward.String(), "addresses", addrs)
 }
 
 func (us *upstreams) addrs() (addrs []netip.AddrPort, changed bool) {
-	if len(us.given) > 0 {
+	if len(us.forward.Upstreams) > 0 {
 		changed, us.contents = us.contents == nil, []byte{}
-		return us.given, changed
+		return us.forward.Upstreams, changed
 	}
-	b, err := os.ReadFile(us.file)
+	b, err := os.ReadFile(us.forward.ResolvConf)
 	if err != nil && !us.unread {
 		us.log.Warn("dns: the list of upstreams cannot be read", "error", err)
 	}
@@ -147,19 +142,21 @@ func (us *upstreams) probe(ctx context.Context, u *upstream) {
 }
 
 // probed reports whether a question that arrived is a probe of ours, and remembers that it came back.
-func (us *upstreams) probed(name []byte) bool {
-	back, ok := us.probes.Load(string(name))
-	if ok {
-		back.(*atomic.Bool).Store(true)
+func (c *settings) probed(name []byte) bool {
+	for _, r := range c.routes {
+		if back, ok := r.us.probes.Load(string(name)); ok {
+			back.(*atomic.Bool).Store(true)
+			return true
+		}
 	}
-	return ok
+	return false
 }
 
 // usable reports whether there is an upstream to ask, and if not, why.
 func (us *upstreams) usable() (ok bool, reason string) {
 	list := *us.list.Load()
 	if len(list) == 0 {
-		return false, "no upstream resolver is known (" + cmp.Or(us.file, "none was given") + ")"
+		return false, "no upstream resolver is known (" + cmp.Or(us.forward.ResolvConf, "none was given") + ")"
 	}
 	for _, u := range list {
 		if !u.loop.Load() {
@@ -169,81 +166,10 @@ func (us *upstreams) usable() (ok bool, reason string) {
 	return false, "every upstream resolver sends questions back to this server"
 }
 
-// resolve asks one upstream after the other until one gives an answer, which may be that the name does not exist. It
-// never returns nil: the answer is a failure when there is none within ctx.
-func (us *upstreams) resolve(ctx context.Context, o outgoing) *answer {
-	var last *answer // of an upstream that would not answer
-	refused := map[*upstream]bool{}
-	for round := range rounds {
-		asked := false
-		for _, u := range us.order(time.Now()) {
-			if refused[u] || ctx.Err() != nil {
-				continue
-			}
-			asked = true
-			a, err := us.try(ctx, u, o, round)
-			switch {
-			case err != nil:
-			case a.rcode == mdns.RcodeSuccess || a.rcode == mdns.RcodeNameError:
-				return a
-			default:
-				refused[u] = true
-				last = a
-			}
-		}
-		if !asked {
-			break
-		}
-	}
-	if last != nil {
-		return last
-	}
-	return failure(time.Now())
-}
-
-// try asks one upstream.
-func (us *upstreams) try(ctx context.Context, u *upstream, o outgoing, round int) (*answer, error) {
-	limit := patience
-	if round == 0 {
-		limit = firstPatience
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	if u.asked.CompareAndSwap(false, true) {
-		us.suspect(u)
-	}
-	m, err := u.ask(ctx, o)
-	now := time.Now()
-	var a *answer
-	if err == nil {
-		a, err = newAnswer(m, now)
-	}
-	if u.note(err, now) {
-		us.log.Warn("dns: upstream does not answer", "upstream", u.addr, "error", err)
-		us.suspect(u)
-	}
-	return a, err
-}
-
 // suspect has an upstream probed for a loop soon.
 func (us *upstreams) suspect(u *upstream) {
 	select {
 	case us.suspects <- u:
 	default: // probes are under way
 	}
-}
-
-// order is the list with those that work first, in the order in which it was given. Loops are left out.
-func (us *upstreams) order(now time.Time) []*upstream {
-	var up, down []*upstream
-	for _, u := range *us.list.Load() {
-		switch {
-		case u.loop.Load():
-		case u.down.Load() > now.UnixNano():
-			down = append(down, u)
-		default:
-			up = append(up, u)
-		}
-	}
-	return append(up, down...)
 }
