@@ -18,7 +18,6 @@ import (
 	kubelettypes "k8s.io/kubelet/pkg/types"
 	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 	"k8s.io/kubernetes/pkg/kubelet/events"
-	"k8s.io/kubernetes/pkg/kubelet/qos"
 	volumevalidation "k8s.io/kubernetes/pkg/volume/validation"
 
 	"minato/internal/cluster/kubelet/env"
@@ -158,10 +157,9 @@ func (k *Kubelet) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contai
 			annotationMessagePath: c.TerminationMessagePath,
 			annotationMessageFrom: string(c.TerminationMessagePolicy),
 		},
-		Linux: &cri.LinuxContainerConfig{Resources: resources(c), SecurityContext: security},
+		Linux: &cri.LinuxContainerConfig{Resources: k.resources(pod, c), SecurityContext: security},
 	}
 	config.Labels[kubelettypes.KubernetesContainerNameLabel] = c.Name
-	config.Linux.Resources.OomScoreAdj = int64(qos.GetContainerOOMScoreAdjust(pod, c, k.capacity.Memory().Value()))
 	if err := target(pod, c, p.status, security.NamespaceOptions); err != nil {
 		return nil, err
 	}

@@ -88,6 +88,10 @@ func (w *worker) sandbox(ctx context.Context, runtime *kubecontainer.PodStatus, 
 		return p, nil
 	}
 	ctx = context.WithoutCancel(ctx) // half a sandbox is more trouble than a whole one
+	if err := w.k.setLimits(w.pod); err != nil {
+		w.k.podEvent(w.pod, v1.EventTypeWarning, events.FailedToCreatePodContainer, "unable to ensure pod container exists: "+err.Error())
+		return place{}, err
+	}
 	p.sandboxID, err = w.k.cfg.Runtime.RunPodSandbox(ctx, config, "")
 	if err != nil {
 		w.k.podEvent(w.pod, v1.EventTypeWarning, events.FailedCreatePodSandBox, "Failed to create pod sandbox: "+err.Error())

@@ -34,6 +34,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/network/dns"
 	utilexec "k8s.io/utils/exec"
 
+	"minato/internal/cluster/kubelet/cgroup"
 	"minato/internal/cluster/kubelet/probe"
 	"minato/internal/cluster/kubelet/server"
 	"minato/internal/cluster/kubelet/volumes"
@@ -107,6 +108,7 @@ type Kubelet struct {
 	statuses *statusWriter
 	watcher  *watcher
 
+	limit     func(cgroup string, l cgroup.Limits) error // cgroup.Set
 	admission admission
 	admitting sync.Mutex
 
@@ -141,7 +143,8 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, fmt.Errorf("kubelet: %w", err)
 	}
 	k := &Kubelet{
-		cfg: cfg, capacity: capacity, begun: time.Now(), admission: admission, registered: make(chan struct{}), workers: make(map[types.UID]*worker),
+		cfg: cfg, capacity: capacity, begun: time.Now(), admission: admission, limit: cgroup.Set,
+		registered: make(chan struct{}), workers: make(map[types.UID]*worker),
 		puller: newPuller(), restarts: flowcontrol.NewBackOff(backOffBase, backOffLimit),
 		statuses: newStatusWriter(cfg.Client, cfg.Log), tokens: newTokens(cfg.Client), watcher: newWatcher(),
 	}

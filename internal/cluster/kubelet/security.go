@@ -12,15 +12,6 @@ import (
 	"k8s.io/kubernetes/pkg/securitycontext"
 )
 
-const (
-	minShares    = 2
-	sharesPerCPU = 1024
-	maxShares    = 262144
-	milliCPU     = 1000
-	quotaPeriod  = 100_000 // µs
-	minQuota     = 1000    // µs
-)
-
 // imageUser is the user that an image asks for, by number or by name.
 type imageUser struct {
 	uid  *int64
@@ -154,24 +145,6 @@ func (k *Kubelet) seccompProfile(pod *v1.Pod, c *v1.Container) (*cri.SecurityPro
 		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: path}, nil
 	}
 	return nil, fmt.Errorf("seccomp profile of type %q is not complete", profile.Type)
-}
-
-// resources are a container's cgroup settings (calculateLinuxResources of pkg/kubelet/kuberuntime).
-func resources(c *v1.Container) *cri.LinuxContainerResources {
-	limit := c.Resources.Limits.Cpu().MilliValue()
-	request := c.Resources.Requests.Cpu().MilliValue()
-	if _, ok := c.Resources.Requests[v1.ResourceCPU]; !ok {
-		request = limit
-	}
-	r := &cri.LinuxContainerResources{
-		CpuShares:          min(max(request*sharesPerCPU/milliCPU, minShares), maxShares),
-		CpuPeriod:          quotaPeriod,
-		MemoryLimitInBytes: c.Resources.Limits.Memory().Value(),
-	}
-	if limit != 0 {
-		r.CpuQuota = max(limit*quotaPeriod/milliCPU, minQuota)
-	}
-	return r
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }

@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/kubernetes/pkg/kubelet/network/dns"
 
+	"minato/internal/cluster/kubelet/cgroup"
 	"minato/internal/cluster/kubelet/fakecri"
 )
 
@@ -42,6 +43,7 @@ type bench struct {
 	images  *fakecri.Images
 	client  *fake.Clientset
 	events  *told
+	limits  []cgroup.Limits // that the pod's cgroup was given
 	stop    func()
 	died    chan struct{} // closed when the kubelet is to die; nil for never
 }
@@ -79,6 +81,7 @@ func (b *bench) build() {
 		b.t.Fatal(err)
 	}
 	k.recorder = b.events
+	k.limit = func(path string, l cgroup.Limits) error { b.limits = append(b.limits, l); return nil }
 	k.dns = dns.NewConfigurer(b.events, k.nodeRef(), nil, nil, "cluster.local", b.resolv)
 	b.k = k
 }

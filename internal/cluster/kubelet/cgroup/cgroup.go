@@ -1,9 +1,9 @@
 //go:build linux
 
-// Package cgroup removes the cgroups that the runtime makes for pods, in every hierarchy: the runtime makes the
-// parents that it is told, and never removes them.
+// Package cgroup keeps the cgroups of pods, the parents of their containers': it makes them with the pod's limits, and
+// removes them in every hierarchy, which the runtime never does.
 //
-// It does not make cgroups, set limits or move processes: runc does.
+// It does not know containers' own cgroups and moves no processes: runc does.
 package cgroup
 
 import (
@@ -31,24 +31,29 @@ func Remove(path string) error {
 	}
 	var errs []error
 	for _, root := range roots {
-		errs = append(errs, removeTree(filepath.Join(root, path)))
+		errs = append(errs, removeTree(filepath.Join(root.root, path)))
 	}
 	return errors.Join(errs...)
 }
 
-// hierarchies is where cgroup file systems are mounted.
-func hierarchies() ([]string, error) {
+// hierarchy is a mounted cgroup file system.
+type hierarchy struct {
+	root     string
+	version2 bool
+}
+
+func hierarchies() ([]hierarchy, error) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return nil, err
 	}
-	var points []string
+	var found []hierarchy
 	for line := range strings.Lines(string(mounts)) {
 		if f := strings.Fields(line); len(f) > 2 && (f[2] == "cgroup" || f[2] == "cgroup2") {
-			points = append(points, f[1])
+			found = append(found, hierarchy{f[1], f[2] == "cgroup2"})
 		}
 	}
-	return points, nil
+	return found, nil
 }
 
 func removeTree(dir string) error {

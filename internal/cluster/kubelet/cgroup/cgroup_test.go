@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-func hierarchy(t *testing.T) string {
+func aRoot(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to make cgroups")
@@ -21,11 +21,11 @@ func hierarchy(t *testing.T) string {
 	if err != nil || len(roots) == 0 {
 		t.Fatalf("hierarchies: %v, %v", roots, err)
 	}
-	return roots[len(roots)-1]
+	return roots[len(roots)-1].root
 }
 
 func TestRemoveTakesTheTree(t *testing.T) {
-	dir := filepath.Join(hierarchy(t), "minato-cgrouptest")
+	dir := filepath.Join(aRoot(t), "minato-cgrouptest")
 	if err := os.MkdirAll(filepath.Join(dir, "a", "b"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestRemoveTakesTheTree(t *testing.T) {
 }
 
 func TestRemoveRefusesALivingProcess(t *testing.T) {
-	dir := filepath.Join(hierarchy(t), "minato-cgrouptest-busy")
+	dir := filepath.Join(aRoot(t), "minato-cgrouptest-busy")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
