@@ -55,21 +55,24 @@ func diffCommand(o *options) *cobra.Command {
 }
 
 func explainCommand(o *options) *cobra.Command {
-	var from, protocol, output string
+	var from, protocol, namespace, output string
 	c := &cobra.Command{
 		Use:   "explain DEST",
 		Short: "Say where a connection goes, and why",
-		Long: "DEST is name:port, address:port, a URL or a bare name.\n" +
+		Long: "DEST is name:port, address:port, a URL, a bare name, or svc/NAME. A URL whose host an Ingress has is followed to\n" +
+			"the backends of its path. What the node's kernel holds is compared with what is wanted.\n" +
 			"Exit 0: delivered, 3: refused, 4: dropped, 5: no such name.",
-		Example: "  minato explain nginx:80 --from pod/default/debugger\n  minato explain 172.30.0.11:30080 --from lan",
-		Args:    cobra.ExactArgs(1),
+		Example: "  minato explain nginx:80 --from pod/default/debugger\n  minato explain 172.30.0.11:30080 --from lan\n" +
+			"  minato explain https://shop.example.com/cart --from lan",
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			q := url.Values{"dest": args, "from": {from}, "protocol": {protocol}, "output": {output}}
+			q := url.Values{"dest": args, "from": {from}, "protocol": {protocol}, "namespace": {namespace}, "output": {output}}
 			return o.get(c.Context(), "/explain", q, c.OutOrStdout())
 		},
 	}
 	c.Flags().StringVar(&from, "from", "", "pod/NAMESPACE/NAME, node/NAME, lan or an address (default: a pod of namespace default)")
-	c.Flags().StringVar(&protocol, "protocol", "tcp", "tcp, udp or sctp")
+	c.Flags().StringVar(&protocol, "protocol", "", "tcp, udp or sctp (default: tcp, or udp where only that is served)")
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "of svc/NAME, and of the pod that no --from stands for (default \"default\")")
 	outputFlag(c, &output)
 	return c
 }
@@ -79,5 +82,5 @@ func nodeFlag(c *cobra.Command, node *string) {
 }
 
 func outputFlag(c *cobra.Command, output *string) {
-	c.Flags().StringVarP(output, "output", "o", "text", "text or json")
+	c.Flags().StringVarP(output, "output", "o", "text", "text, json or yaml")
 }

@@ -77,7 +77,7 @@ func (x *explaining) explain() {
 	kind := x.labels[n-1]
 	switch {
 	case kind != "svc" && kind != "pod":
-		x.because("%s is not a name of the cluster: these are SERVICE.NAMESPACE.%s", x.name, x.full("svc"))
+		x.because("the names of the cluster are SERVICE.NAMESPACE.%s", x.full("svc"))
 		if n == 2 && x.s.Service(model.ServiceName{Namespace: x.labels[1], Name: x.labels[0]}) != nil {
 			x.advise("did you mean %s?", x.full(x.labels[0], x.labels[1], "svc"))
 		}
@@ -101,7 +101,7 @@ func (x *explaining) noNamespace(ns string) {
 		x.advise("the Service comes first: %s", x.full(ns, x.labels[n-3], "svc"))
 	}
 	for other := range x.s.Namespaces() {
-		if similar(other, ns) {
+		if Similar(other, ns) {
 			x.advise("did you mean namespace %s?", other)
 		}
 	}
@@ -162,8 +162,11 @@ func (x *explaining) noService(n model.ServiceName) {
 	for s := range x.s.Services() {
 		switch o := s.Name; {
 		case o.Name == n.Name:
-			x.advise("there is one in namespace %s: %s", o.Namespace, x.full(o.Name, o.Namespace, "svc"))
-		case o.Namespace == n.Namespace && similar(o.Name, n.Name):
+			if len(x.r.Advice) == 0 {
+				x.because("Service %s exists in namespace %s, not in %s", n.Name, o.Namespace, n.Namespace)
+			}
+			x.advise("ask for %s", x.full(o.Name, o.Namespace, "svc"))
+		case o.Namespace == n.Namespace && Similar(o.Name, n.Name):
 			x.advise("did you mean %s?", x.full(o.Name, o.Namespace, "svc"))
 		}
 	}
@@ -186,7 +189,7 @@ func (x *explaining) noEndpoints(s *model.Service) {
 	case s.Selector == "":
 		x.because("headless Service %s has no endpoint and no selector: it needs an EndpointSlice", s.Name)
 	default:
-		x.because("headless Service %s has no endpoint: no pod matches %s", s.Name, s.Selector)
+		x.because("headless Service %s has no endpoint, by selector %s", s.Name, s.Selector)
 	}
 }
 
@@ -199,7 +202,7 @@ func (x *explaining) endpoint(s *model.Service, label string) {
 		}
 	}
 	for b := range s.AllBackends() {
-		if b.Ready && similar(b.Hostname, label) {
+		if b.Ready && Similar(b.Hostname, label) {
 			x.advise("did you mean %s?", b.Hostname)
 		}
 	}
@@ -215,28 +218,4 @@ func (x *explaining) port(s *model.Service, below []string) {
 	if len(x.r.Advice) == 0 {
 		x.advise("its ports have no names")
 	}
-}
-
-// similar reports whether two different names are at most two letters apart (Levenshtein).
-func similar(a, b string) bool {
-	if a == b || len(a) > len(b)+2 || len(b) > len(a)+2 {
-		return false
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)] <= 2
 }

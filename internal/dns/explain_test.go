@@ -21,15 +21,15 @@ func TestExplain(t *testing.T) {
 		{"~", "~ is the cluster's domain itself and has no address"},
 		{"svc.~", "svc.~ is where the names of the cluster begin and has no address"},
 		{"default.svc.~", "default.svc.~ stands for a namespace and has no address"},
-		{"web.default.~", "web.default.~ is not a name of the cluster: these are SERVICE.NAMESPACE.svc.~; did you mean web.default.svc.~?"},
-		{"kube-dns.default.svc.~", "there is no Service default/kube-dns; there is one in namespace kube-system: kube-dns.kube-system.svc.~"},
-		{"wbe.default.svc.~", "there is no Service default/wbe; did you mean db.default.svc.~?; did you mean web.default.svc.~?"},
+		{"web.default.~", "the names of the cluster are SERVICE.NAMESPACE.svc.~; did you mean web.default.svc.~?"},
+		{"kube-dns.default.svc.~", "Service kube-dns exists in namespace kube-system, not in default; ask for kube-dns.kube-system.svc.~"},
+		{"wbe.default.svc.~", "there is no Service default/wbe; did you mean web.default.svc.~?"},
 		{"web.defalt.svc.~", `there is no namespace "defalt"; did you mean namespace default?`},
 		{"other.web.svc.~", `there is no namespace "web"; the Service comes first: web.other.svc.~`},
 		{"empty.default.svc.~", "headless Service default/empty has no ready endpoint: 1 not ready; publishNotReadyAddresses: true names endpoints before they are ready"},
-		{"lonely.default.svc.~", "headless Service default/lonely has no endpoint: no pod matches app=lonely"},
+		{"lonely.default.svc.~", "headless Service default/lonely has no endpoint, by selector app=lonely"},
 		{"db-2.db.default.svc.~", `no ready endpoint of Service default/db is called "db-2"; 10.244.3.7 is there, and is not ready`},
-		{"d-0.db.default.svc.~", `no ready endpoint of Service default/db is called "d-0"; did you mean db-0?; did you mean db-1?`},
+		{"d-0.db.default.svc.~", `no ready endpoint of Service default/db is called "d-0"; did you mean db-0?`},
 		{"_grpc._tcp.web.default.svc.~", "Service default/web has no port called _grpc._tcp; it has _http._tcp; it has _https._tcp"},
 		{"_http._tcp.plain.default.svc.~", "Service default/plain has no port called _http._tcp; its ports have no names"},
 		{"address.default.svc.~", `the externalName of Service default/address, "192.0.2.1", is an address: DNS has aliases to names only; ` +
@@ -85,5 +85,19 @@ func TestResolve(t *testing.T) {
 	}
 	if got := tableOf(t, model.Empty()).View().Resolve("web.default.svc.cluster.local"); got.Exists {
 		t.Errorf("before anything was read: %v", got)
+	}
+}
+
+func TestSimilar(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"web", "wbe", true}, {"web", "webs", true}, {"web", "eb", true}, {"web", "wep", true}, {"web", "db", false}, {"web", "web", false},
+		{"nginx", "nginks", true}, {"nginx", "ngixn", true}, {"front", "backend", false}, {"", "a", true}, {"a", "bcd", false},
+	} {
+		if Similar(c.a, c.b) != c.want || Similar(c.b, c.a) != c.want {
+			t.Errorf("%q and %q: want %t", c.a, c.b, c.want)
+		}
 	}
 }

@@ -49,6 +49,3 @@ func (r *Resolution) take(b []byte) {
 		r.CNAME = strings.TrimSuffix(text(string(contents)), ".")
 	}
 }
-
-// Lookup lists the addresses of a fully qualified name.
-func (v View) Lookup(name string) []netip.Addr { return v.Resolve(name).Addrs }

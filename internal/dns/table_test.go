@@ -193,11 +193,11 @@ func TestAHeldServiceIsTakenUpWhenItIsNoLongerHeld(t *testing.T) {
 	s := with(model.Empty(), service("default/web", "10.96.0.1", []string{"/tcp/80"}))
 	table := newTable(t)
 	must(t, table.Publish(t.Context(), s, func(model.ServiceName) bool { return true }))
-	if got := table.View().Lookup("web.default.svc.cluster.local"); got != nil {
+	if got := table.View().Resolve("web.default.svc.cluster.local").Addrs; got != nil {
 		t.Fatalf("held, and yet %v", got)
 	}
 	must(t, table.Publish(t.Context(), s, nil)) // the same snapshot: only the programming was tried again
-	if got := table.View().Lookup("web.default.svc.cluster.local"); !slices.Equal(got, []netip.Addr{netip.MustParseAddr("10.96.0.1")}) {
+	if got := table.View().Resolve("web.default.svc.cluster.local").Addrs; !slices.Equal(got, []netip.Addr{netip.MustParseAddr("10.96.0.1")}) {
 		t.Errorf("no longer held: %v", got)
 	}
 }
@@ -238,7 +238,7 @@ func TestAViewIsNeverAMixOfTwoSnapshots(t *testing.T) {
 		wg.Go(func() {
 			for turn := uint32(0); !stop.Load(); turn++ {
 				v := table.View()
-				a, b := v.Lookup("a.default.svc.cluster.local"), v.Lookup("b.other.svc.cluster.local")
+				a, b := v.Resolve("a.default.svc.cluster.local").Addrs, v.Resolve("b.other.svc.cluster.local").Addrs
 				if len(a) != 1 || !slices.Equal(a, b) {
 					t.Errorf("one view has %v and %v", a, b)
 					return

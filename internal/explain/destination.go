@@ -16,11 +16,18 @@ type destination struct {
 	addr     netip.Addr        // else invalid
 	port     string            // number or name, empty when not given
 	protocol model.Protocol
-	guessed  bool // protocol was not given
+	guessed  bool     // protocol was not given
+	url      *url.URL // of HTTP; nil for what is no such URL
 }
 
-func (d destination) number() uint16 {
-	n, _ := strconv.ParseUint(d.port, 10, 16)
+// tls reports whether the URL is one of HTTPS.
+func (d destination) tls() bool {
+	return d.url != nil && (d.url.Scheme == "https" || d.url.Scheme == "wss")
+}
+
+// number is the number of a port, 0 for a name.
+func number(port string) uint16 {
+	n, _ := strconv.ParseUint(port, 10, 16)
 	return uint16(n)
 }
 
@@ -59,6 +66,10 @@ func (d *destination) fromURL(s string) (string, error) {
 		return "", questionf("cannot read the URL %q", s)
 	}
 	d.guessed = false
+	switch u.Scheme = strings.ToLower(u.Scheme); u.Scheme {
+	case "http", "https", "ws", "wss":
+		d.url = u
+	}
 	if u.Port() != "" {
 		return u.Host, nil
 	}

@@ -3,10 +3,13 @@
 // It follows one connection through a snapshot the way the packets go: the name, the frontend, the traffic policy,
 // every backend with its probability and every one left out with the reason, and the address that the backend will
 // see. Where there is no answer it says exactly why, and what to change. Backends are chosen by model.Select, the
-// same function that the dataplane is planned with, and names by the DNS plan, through Names.
+// same function that the dataplane is planned with, names by the DNS plan, and routes of a URL by that of the proxy.
 //
-// It is pure: it sends no packet and reads no kernel, so it tells what is wanted; `minato diff` tells what differs.
-// It does not follow HTTP: an Ingress ends at its proxy.
+// What is wanted comes from the snapshot. What a node's kernel holds for the one connection in question, World.Held
+// reads, so that a difference is told, and the backend that a client keeps by session affinity.
+//
+// It is pure but for what World's functions do. It sends no packet and does not look into pods: a backend that does
+// not listen is one that the connection is delivered to.
 package explain
 
 import (
@@ -16,36 +19,6 @@ import (
 
 	"minato/internal/model"
 )
-
-// World is what an explanation is drawn from. Snapshot and Names must be set.
-type World struct {
-	Snapshot     *model.Snapshot
-	Names        Names
-	Domain       string                                   // of the cluster, without dots at the ends; "" is cluster.local
-	ServiceCIDRs []netip.Prefix                           // may be empty
-	Except       map[model.ServiceName]bool               // Services that something on every node itself answers for: DNS
-	Pods         func(namespace, name string) (Pod, bool) // may be nil: then only pods behind some Service are known
-}
-
-// Names answers a fully qualified name, without its last dot, as the cluster's DNS does.
-type Names interface {
-	Resolve(name string) Resolved
-}
-
-// Resolved is the answer to a name.
-type Resolved struct {
-	Exists  bool         // some record has this name, perhaps not an address
-	Outside bool         // the name, or where its CNAME leads, is for an upstream server to answer
-	CNAME   string       // the last alias followed, empty when there was none
-	Addrs   []netip.Addr // of both families
-}
-
-// Pod is a place from which a connection can start.
-type Pod struct {
-	Addr        netip.Addr
-	Node        string
-	HostNetwork bool
-}
 
 // Query is the question of `minato explain`.
 type Query struct {
@@ -61,7 +34,7 @@ type Verdict string
 // The verdicts. ExitCode gives each its number.
 const (
 	Delivered  Verdict = "delivered"
-	Refused    Verdict = "refused" // at once: a TCP reset or an ICMP error
+	Refused    Verdict = "refused" // at once: a TCP reset, an ICMP error, or an error of the Ingress proxy
 	Dropped    Verdict = "dropped" // silence until the client gives up
 	NoSuchName Verdict = "no such name"
 )
@@ -88,15 +61,23 @@ type Origin struct {
 	Assumed bool       `json:"assumed,omitempty"`
 
 	namespace string
+	pod       *model.Pod // when the API was asked for it
 }
 
 // Lookup is how a name became addresses.
 type Lookup struct {
-	Name   string       `json:"name"`
-	Tried  []string     `json:"tried"` // in the order of the search path; the last one answered
-	CNAME  string       `json:"cname,omitempty"`
-	Addrs  []netip.Addr `json:"addresses,omitempty"`
-	Chosen netip.Addr   `json:"chosen,omitzero"`
+	Name     string       `json:"name"`
+	Resolver string       `json:"resolver,omitempty"` // who is asked and with which search path, in words
+	Steps    []Step       `json:"steps"`              // in the order of the search path; the last one answered
+	CNAME    string       `json:"cname,omitempty"`
+	Addrs    []netip.Addr `json:"addresses,omitempty"`
+	Chosen   netip.Addr   `json:"chosen,omitzero"`
+}
+
+// Step is one name that was asked for, and the answer.
+type Step struct {
+	Name   string `json:"name"`
+	Answer string `json:"answer"` // addresses, an alias, or NXDOMAIN or NODATA with the reason
 }
 
 // Choice is a backend that a connection may reach.
@@ -133,7 +114,10 @@ type Result struct {
 	Scope    string         `json:"scope,omitempty"`
 	Policy   string         `json:"policy,omitempty"`
 	Backends []Choice       `json:"backends,omitempty"`
+	Pinned   *Pin           `json:"pinned,omitempty"` // by session affinity
 	LeftOut  []LeftOut      `json:"leftOut,omitempty"`
+	HTTP     *Request       `json:"http,omitempty"`   // a URL that an Ingress proxy answers
+	Kernel   []string       `json:"kernel,omitempty"` // in what the node's kernel differs from what is wanted
 	Notes    []string       `json:"notes,omitempty"`
 	Verdict  Verdict        `json:"verdict"`
 	Reason   string         `json:"reason,omitempty"` // why the verdict is not delivered, or what is special
@@ -156,8 +140,8 @@ func (s silent) Unwrap() error { return s.error }
 
 // Explain answers q. An error, always an ErrQuestion, is for the user to mend; every other outcome is a Result.
 func Explain(w World, q Query) (Result, error) {
-	if w.Domain == "" {
-		w.Domain = "cluster.local"
+	if w.Zone.Domain == "" {
+		w.Zone.Domain = "cluster.local"
 	}
 	if q.Namespace == "" {
 		q.Namespace = "default"

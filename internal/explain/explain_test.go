@@ -9,25 +9,25 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/yaml"
 
 	"minato/internal/dns"
 	"minato/internal/explain"
 	"minato/internal/model"
 	"minato/internal/source"
 	"minato/internal/source/file"
+	"minato/internal/source/kube"
 )
 
 var update = flag.Bool("update", false, "write what comes out into the scripts")
-
-// names asks the DNS plan, as `minato explain` does.
-type names struct{ view dns.View }
-
-func (n names) Resolve(name string) explain.Resolved { return explain.Resolved(n.view.Resolve(name)) }
 
 // world reads objects. Pod default/client is on node1 and behind no Service.
 func world(t testing.TB, data []byte) explain.World {
@@ -46,24 +46,77 @@ func world(t testing.TB, data []byte) explain.World {
 		t.Fatal(err)
 	}
 	return explain.World{
-		Snapshot: b.Current(), Names: names{table.View()}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")},
-		Except: map[model.ServiceName]bool{{Namespace: "kube-system", Name: "kube-dns"}: true},
-		Pods: func(namespace, name string) (explain.Pod, bool) {
-			switch namespace + "/" + name {
-			case "default/client":
-				return explain.Pod{Addr: netip.MustParseAddr("10.244.1.99"), Node: "node1"}, true
-			case "default/web-a":
-				return explain.Pod{Addr: netip.MustParseAddr("10.244.1.5"), Node: "node1"}, true
-			case "shop/client":
-				return explain.Pod{Addr: netip.MustParseAddr("10.244.2.99"), Node: "node2"}, true
-			case "default/pending":
-				return explain.Pod{}, true
-			case "kube-system/agent":
-				return explain.Pod{Addr: netip.MustParseAddr("172.30.0.12"), Node: "node2", HostNetwork: true}, true
-			}
-			return explain.Pod{}, false
-		},
+		Snapshot: b.Current(), Names: table.View(), ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")},
+		Unrouted: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("10.244.0.0/16")},
+		Front:    model.ServiceName{Namespace: "kube-system", Name: "minato-ingress"},
+		Except:   map[model.ServiceName]bool{{Namespace: "kube-system", Name: "kube-dns"}: true},
+		Pods:     podsOf(t, data),
 	}
+}
+
+// pods are those of a world.yaml, in the place of the API.
+type pods []model.Pod
+
+func podsOf(t testing.TB, data []byte) (all pods) {
+	t.Helper()
+	for doc := range bytes.SplitSeq(data, []byte("\n---\n")) {
+		var list struct{ Items []corev1.Pod }
+		var one corev1.Pod
+		if err := errors.Join(yaml.Unmarshal(doc, &list), yaml.Unmarshal(doc, &one)); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range append(list.Items, one) {
+			if p.Kind == "Pod" {
+				if p.Namespace == "" {
+					p.Namespace = "default"
+				}
+				all = append(all, kube.Pod(&p))
+			}
+		}
+	}
+	return all
+}
+
+func (p pods) find(is func(model.Pod) bool) (model.Pod, bool) {
+	if i := slices.IndexFunc(p, is); i >= 0 {
+		return p[i], true
+	}
+	return model.Pod{}, false
+}
+
+func (p pods) Pod(namespace, name string) (model.Pod, bool) {
+	return p.find(func(o model.Pod) bool { return o.Namespace == namespace && o.Name == name })
+}
+
+func (p pods) At(a netip.Addr) (model.Pod, bool) {
+	return p.find(func(o model.Pod) bool { return o.Addr == a && !o.HostNetwork })
+}
+
+func (p pods) In(namespace string) (in []model.Pod) {
+	for _, o := range p {
+		if o.Namespace == namespace {
+			in = append(in, o)
+		}
+	}
+	return in
+}
+
+func (p pods) Match(selector string) (fit []model.Pod) {
+	for _, o := range p {
+		if labels.SelectorFromSet(labelsOf(selector)).Matches(labels.Set(o.Labels)) {
+			fit = append(fit, o)
+		}
+	}
+	return fit
+}
+
+func labelsOf(selector string) labels.Set {
+	set := labels.Set{}
+	for r := range strings.SplitSeq(selector, ",") {
+		k, v, _ := strings.Cut(r, "=")
+		set[k] = v
+	}
+	return set
 }
 
 // TestScripts runs testdata/*.txtar, one behaviour each: every file whose name starts with "minato explain" holds

@@ -15,11 +15,11 @@ import (
 func (t *trace) forward(s *model.Service, f model.Frontend) {
 	t.r.Service, t.r.Kind, t.r.Port = s.Name.String(), f.Kind.String(), f.PortName
 	if f.Kind == model.ClusterIP && t.r.From.Kind == fromLAN {
-		t.end(Dropped, "%s is a ClusterIP: only pods and nodes of the cluster have a way to it", f.Addr.Addr())
+		t.noWay("a ClusterIP")
 		t.adviseOutside(s)
 		return
 	}
-	if t.Except[s.Name] {
+	if t.Except[s.Name] && t.r.From.Node != "" {
 		t.r.Node = t.r.From.Node
 		t.end(Delivered, "%s itself answers at this address, nothing is translated", t.r.From.Node)
 		return
@@ -28,6 +28,7 @@ func (t *trace) forward(s *model.Service, f model.Frontend) {
 	if n == nil {
 		if t.r.Verdict == "" {
 			t.end(Dropped, "no node is known that would answer at %s", t.r.Addr)
+			t.advise("`minato node list` shows the nodes there are")
 		}
 		return
 	}
@@ -39,6 +40,16 @@ func (t *trace) forward(s *model.Service, f model.Frontend) {
 	if !t.allowed(s, f) {
 		return
 	}
+	t.choose(s, f, n, scope)
+	t.compare(s, f, n, scope)
+	t.targetPort(s, f)
+	if s.Name == t.Front {
+		t.http()
+	}
+}
+
+// choose takes the backends, as every node does it for itself.
+func (t *trace) choose(s *model.Service, f model.Frontend, n *model.Node, scope model.Scope) {
 	sel := model.Select(s, f, n, scope)
 	t.r.Policy = sel.Policy.String()
 	for _, b := range sel.Backends {
@@ -53,9 +64,6 @@ func (t *trace) forward(s *model.Service, f model.Frontend) {
 	if sel.Fallback {
 		t.notef("no backend is ready: those that terminate but still serve are used")
 	}
-	if s.SessionAffinity > 0 {
-		t.notef("session affinity: a client that comes again within %s reaches the same backend", s.SessionAffinity)
-	}
 	t.conclude(s, f, n, sel)
 }
 
@@ -65,7 +73,7 @@ func (t *trace) conclude(s *model.Service, f model.Frontend, n *model.Node, sel 
 		t.r.Verdict = Delivered
 	case model.Reject:
 		t.end(Refused, "Service %s has no ready backend for port %d/%s", s.Name, t.r.Addr.Port(), f.Protocol)
-		t.adviseBackends(s)
+		t.adviseBackends(s, &f)
 	case model.Drop:
 		field := "internalTrafficPolicy"
 		if f.Kind.External() {
@@ -117,7 +125,7 @@ func (t *trace) announcer(s *model.Service, f model.Frontend) (n *model.Node, kn
 	}
 	if a.Why == announce.NoEndpoint {
 		t.end(Dropped, "nobody announces %s on the LAN, because Service %s has no ready backend", a.Addr, s.Name)
-		t.adviseBackends(s)
+		t.adviseBackends(s, &f)
 		return nil, true
 	}
 	var reasons []string
@@ -125,7 +133,10 @@ func (t *trace) announcer(s *model.Service, f model.Frontend) (n *model.Node, kn
 		reasons = append(reasons, l.Node+": "+l.Reason.String())
 	}
 	t.end(Dropped, "nobody announces %s on the LAN: %s", a.Addr, cmp.Or(strings.Join(reasons, "; "), a.Why.String()))
-	t.advise("`minato show announcements` says of every address who announces it")
+	if s.ExternalTrafficPolicy == model.Local {
+		t.advise("set externalTrafficPolicy: Cluster, which lets every node announce it that is ready")
+	}
+	t.advise("`minato show announcements` says of every address who announces it, and why not the others")
 	return nil, true
 }
 
@@ -140,13 +151,14 @@ func (t *trace) allowed(s *model.Service, f model.Frontend) bool {
 	}
 	from := t.own(f.Addr.Addr().Is6())
 	if !from.IsValid() {
-		t.notef("loadBalancerSourceRanges lets only %v in", ranges)
+		t.notef("spec.loadBalancerSourceRanges lets only %s in: --from ADDRESS says whether somebody is", join(ranges))
 		return true
 	}
 	if slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(from) }) {
 		return true
 	}
-	t.end(Dropped, "loadBalancerSourceRanges lets only %v in, and %s is not in there", ranges, from)
+	t.end(Dropped, "spec.loadBalancerSourceRanges of Service %s lets only %s in, and %s is not in there", s.Name, join(ranges), from)
+	t.advise("add %s to spec.loadBalancerSourceRanges", netip.PrefixFrom(from, from.BitLen()))
 	return false
 }
 
@@ -157,8 +169,14 @@ func (t *trace) own(ipv6 bool) netip.Addr {
 			return n.Addr(ipv6)
 		}
 	}
-	if t.r.From.Addr.IsValid() && t.r.From.Addr.Is6() == ipv6 {
-		return t.r.From.Addr
+	addrs := []netip.Addr{t.r.From.Addr}
+	if t.r.From.Name == fromLAN {
+		addrs = t.LAN
+	}
+	for _, a := range addrs {
+		if a.IsValid() && a.Is6() == ipv6 {
+			return a
+		}
 	}
 	return netip.Addr{}
 }
@@ -196,6 +214,16 @@ func (o Origin) address(own netip.Addr) string {
 	return "the client's own address"
 }
 
+// noWay ends a connection from the LAN to an address that is reached from within the cluster only.
+func (t *trace) noWay(what string) {
+	a := t.r.Addr.Addr()
+	verdict, how := Dropped, "nothing there answers"
+	if i := slices.IndexFunc(t.Unrouted, func(p netip.Prefix) bool { return p.Contains(a) }); i >= 0 {
+		verdict, how = Refused, fmt.Sprintf("this machine's route to %s says unreachable", t.Unrouted[i])
+	}
+	t.end(verdict, "%s is %s: only pods and nodes of the cluster have a way to it, and %s", a, what, how)
+}
+
 // direct adds a backend that is reached without a frontend.
 func (t *trace) direct(a netip.AddrPort, b *model.Backend) {
 	c := choice(a, b)
@@ -226,44 +254,4 @@ func nodesOf(left []model.LeftOut) []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-// adviseBackends says why a Service may have no backend.
-func (t *trace) adviseBackends(s *model.Service) {
-	ports := map[string]bool{}
-	n := 0
-	for b := range s.AllBackends() {
-		n++
-		ports[fmt.Sprintf("%q", b.PortName)] = true
-	}
-	switch {
-	case n > 0 && len(t.r.LeftOut) == 0:
-		var have []string
-		for p := range ports {
-			have = append(have, p)
-		}
-		slices.Sort(have)
-		t.advise("its endpoints have ports named %s, and this port of the Service is named %q: the names must be the same", strings.Join(have, ", "), t.r.Port)
-	case n > 0:
-		t.advise("its pods are there and not ready: `kubectl -n %s describe pods -l %s` says why", s.Name.Namespace, s.Selector)
-	case s.Selector == "":
-		t.advise("it has no selector, so nothing makes endpoints for it: write an EndpointSlice with the label kubernetes.io/service-name: %s", s.Name.Name)
-	default:
-		t.advise("no pod matches its selector: compare `kubectl -n %s get pods --show-labels` with %s", s.Name.Namespace, s.Selector)
-	}
-}
-
-// adviseOutside names the addresses at which a Service can be reached from outside.
-func (t *trace) adviseOutside(s *model.Service) {
-	for _, f := range s.Frontends {
-		switch f.Kind {
-		case model.NodePort:
-			t.advise("from outside it answers at port %d/%s of every node", f.Addr.Port(), f.Protocol)
-		case model.LoadBalancer, model.ExternalIP:
-			t.advise("from outside it answers at %s/%s", f.Addr, f.Protocol)
-		}
-	}
-	if len(t.r.Advice) == 0 {
-		t.advise("to let others in, make it `type: NodePort` or `type: LoadBalancer`")
-	}
 }

@@ -10,11 +10,6 @@ import (
 // miss ends a connection to an address and port at which no Service answers.
 func (t *trace) miss() {
 	a := t.r.Addr
-	for _, c := range t.Snapshot.Conflicts() {
-		if c.Addr == a {
-			t.notef("Service %s wants this address too, and %s is older", c.Loser, c.Winner)
-		}
-	}
 	if s := t.owner(a.Addr()); s != nil && t.missOf(s) {
 		return
 	}
@@ -27,6 +22,9 @@ func (t *trace) miss() {
 	}
 	if slices.ContainsFunc(t.ServiceCIDRs, func(p netip.Prefix) bool { return p.Contains(a.Addr()) }) {
 		t.end(Dropped, "no Service has the address %s", a.Addr())
+		if t.r.From.Kind == fromLAN {
+			t.noWay("in the range of ClusterIPs, though no Service has it")
+		}
 		t.advise("`minato show services` lists those there are; a Service that was made anew has a new address, its name stays")
 		return
 	}
@@ -41,9 +39,10 @@ func (t *trace) missOf(s *model.Service) bool {
 	case !s.Proxied:
 		t.r.Service = s.Name.String()
 		t.end(Dropped, "Service %s has the label service.kubernetes.io/service-proxy-name: it is left to another proxy", s.Name)
+		t.advise("take the label away, and minato serves it")
 	case slices.Contains(s.ClusterIPs, a.Addr()) && t.r.From.Kind == fromLAN:
 		t.r.Service = s.Name.String()
-		t.end(Dropped, "%s is a ClusterIP: only pods and nodes of the cluster have a way to it", a.Addr())
+		t.noWay("a ClusterIP")
 		t.adviseOutside(s)
 	case slices.Contains(s.ClusterIPs, a.Addr()):
 		t.r.Service = s.Name.String()
@@ -83,6 +82,11 @@ func (t *trace) adviseTarget(s *model.Service, port uint16) {
 func (t *trace) missNode(n *model.Node) {
 	a := t.r.Addr
 	t.r.Node = n.Name
+	if t.proxied(a.Port()) {
+		t.end(Delivered, "the Ingress proxy of %s answers at its ports 80 and 443", n.Name)
+		t.http()
+		return
+	}
 	t.end(Refused, "no Service has NodePort %d/%s: %s itself refuses, unless a program on it listens there", a.Port(), t.r.Protocol, n.Name)
 	for s := range t.Snapshot.Services() {
 		for _, p := range s.Ports {
@@ -91,31 +95,65 @@ func (t *trace) missNode(n *model.Node) {
 			}
 		}
 	}
+	if len(t.r.Advice) == 0 {
+		t.advise("`minato show frontends` lists the addresses and NodePorts at which Services answer")
+	}
 }
 
-// toPod ends at a pod's own address, where no Service is in between.
+// toPod ends at a pod's own address, where no Service is in between. It is false for an address of no pod.
 func (t *trace) toPod(a netip.AddrPort) bool {
+	node := t.nodeOfPods(a.Addr())
 	b := t.backend(func(b *model.Backend) bool { return b.Addr.Addr() == a.Addr() })
-	known := b != nil
-	if !known {
-		b = &model.Backend{Addr: a, Ready: true, Serving: true}
-		for n := range t.Snapshot.Nodes() {
-			if slices.ContainsFunc(n.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(a.Addr()) }) {
-				b.NodeName, known = n.Name, true
-			}
-		}
+	if b == nil {
+		b = t.podBehindNothing(a, node)
 	}
 	switch {
-	case !known:
+	case b == nil && node == nil:
 		return false
+	case b == nil:
+		t.end(Refused, "no pod has the address %s: %s, which has the range, says unreachable", a.Addr(), node.Name)
+		t.advise("a pod that was made anew has a new address: connect to a Service, whose address stays")
+		return true
+	case t.r.From.Kind == fromLAN && node == nil:
+		return false // of a backend outside the cluster
 	case t.r.From.Kind == fromLAN:
-		t.end(Dropped, "%s is a pod's address: only pods and nodes of the cluster have a way to it", a.Addr())
+		t.noWay("a pod's address")
+		t.advise("put a Service of `type: NodePort` or `type: LoadBalancer` before the pod, or `minato kubectl port-forward`")
 		return true
 	}
 	t.direct(a, b)
 	t.even()
 	t.end(Delivered, "%s is a pod's own address: no Service is in between", a.Addr())
 	return true
+}
+
+// nodeOfPods is the node whose pods have addresses such as a, nil for an address outside.
+func (t *trace) nodeOfPods(a netip.Addr) *model.Node {
+	for n := range t.Snapshot.Nodes() {
+		if slices.ContainsFunc(n.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			return n
+		}
+	}
+	return nil
+}
+
+// podBehindNothing is a pod that no Service has among its backends. Where the API cannot be asked any address of the
+// node's range is taken for one.
+func (t *trace) podBehindNothing(a netip.AddrPort, node *model.Node) *model.Backend {
+	b := &model.Backend{Addr: a, Ready: true, Serving: true}
+	switch {
+	case node == nil:
+		return nil
+	case t.Pods == nil:
+		b.NodeName = node.Name
+		return b
+	}
+	p, ok := t.Pods.At(a.Addr())
+	if !ok {
+		return nil
+	}
+	b.NodeName, b.Target = p.Node, p.Namespace+"/"+p.Name
+	return b
 }
 
 func (t *trace) outside() {

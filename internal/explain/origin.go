@@ -20,7 +20,11 @@ func (w World) origin(q Query) (Origin, error) {
 	case q.From == "":
 		return w.somePod(q.Namespace)
 	case q.From == fromLAN:
-		return Origin{Kind: fromLAN}, nil
+		o := Origin{Kind: fromLAN, Name: fromLAN}
+		if len(w.LAN) > 0 {
+			o.Addr = w.LAN[0]
+		}
+		return o, nil
 	case kind == fromPod && rest != "":
 		return w.pod(rest, q.Namespace)
 	case kind == fromNode && rest != "":
@@ -51,14 +55,14 @@ func (w World) pod(name, namespace string) (Origin, error) {
 	}
 	o := Origin{Kind: fromPod, Name: namespace + "/" + name, namespace: namespace}
 	if w.Pods != nil {
-		p, ok := w.Pods(namespace, name)
+		p, ok := w.Pods.Pod(namespace, name)
 		if !ok {
 			return o, questionf("there is no pod %s/%s: `kubectl get pods -n %s` shows those there are", namespace, name, namespace)
 		}
 		if !p.Addr.IsValid() {
 			return o, questionf("pod %s/%s has no address yet: `kubectl -n %s describe pod %s` says what it waits for", namespace, name, namespace, name)
 		}
-		o.Addr, o.Node = p.Addr, p.Node
+		o.Addr, o.Node, o.pod = p.Addr, p.Node, &p
 		if p.HostNetwork {
 			o.Kind = fromNode
 		}
@@ -82,8 +86,16 @@ func (w World) at(a netip.Addr) Origin {
 			o.Kind, o.Node, o.namespace = fromPod, n.Name, "default"
 		}
 	}
-	b := w.backend(func(b *model.Backend) bool { return b.Addr.Addr() == a && b.Target != "" })
-	if b != nil && o.Kind == fromPod {
+	if o.Kind != fromPod {
+		return o
+	}
+	if w.Pods != nil {
+		if p, ok := w.Pods.At(a); ok {
+			o.Name, o.namespace, o.pod = p.Namespace+"/"+p.Name, p.Namespace, &p
+			return o
+		}
+	}
+	if b := w.backend(func(b *model.Backend) bool { return b.Addr.Addr() == a && b.Target != "" }); b != nil {
 		o.Name = b.Target
 		o.namespace, _, _ = strings.Cut(b.Target, "/")
 	}
@@ -107,8 +119,10 @@ func (o Origin) String() string {
 	switch {
 	case o.Assumed:
 		b.WriteString("some pod of namespace " + o.namespace)
-	case o.Kind == fromLAN && o.Addr.IsValid():
+	case o.Kind == fromLAN && o.Name == "":
 		return o.Addr.String() + ", outside the cluster"
+	case o.Kind == fromLAN && o.Addr.IsValid():
+		return "the LAN, " + o.Addr.String()
 	case o.Kind == fromLAN:
 		return "the LAN"
 	case o.Kind == fromNode && o.Name != o.Node:

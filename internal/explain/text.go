@@ -3,50 +3,97 @@ package explain
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"text/tabwriter"
 )
 
-// WriteText prints the explanation for people, one fact a line, in the order in which the connection meets them.
+// WriteText prints the explanation for people: the verdict, then one fact a line in the order in which the connection
+// meets them, then what to change.
 func (r Result) WriteText(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	line := func(label, format string, v ...any) { fmt.Fprintf(tw, "%s\t%s\n", label, fmt.Sprintf(format, v...)) }
-	line("from", "%s", r.From)
+	p := printer{tw}
+	p.line("verdict", "%s", r.verdict())
+	p.line("from", "%s", r.From)
 	if r.Lookup != nil {
-		line("name", "%s", r.Lookup)
+		p.lookup(r.Lookup)
 	}
-	if r.Addr.IsValid() {
-		line("to", "%s/%s", r.Addr, r.Protocol)
+	if r.Addr.Port() != 0 {
+		p.line("to", "%s/%s", r.Addr, r.Protocol)
 	}
 	if r.Service != "" {
-		line("service", "%s", r.service())
+		p.line("service", "%s", r.service())
 	}
 	if r.Policy != "" {
-		line("policy", "%s, for packets from %s of %s", r.Policy, r.Scope, r.Node)
+		p.line("policy", "%s, for packets from %s of %s", r.Policy, r.Scope, r.Node)
 	}
-	common := r.oneSource()
-	for i, c := range r.Backends {
+	if r.HTTP == nil {
+		p.backends("backends", r.Backends, r.LeftOut)
+	} else {
+		p.backends("proxies", r.Backends, r.LeftOut)
+		p.request(r.HTTP)
+	}
+	p.lines("kernel", r.Kernel)
+	p.lines("note", r.Notes)
+	p.lines("try", r.Advice)
+	return tw.Flush()
+}
+
+type printer struct{ w io.Writer }
+
+func (p printer) line(label, format string, v ...any) {
+	fmt.Fprintf(p.w, "%s\t%s\n", label, fmt.Sprintf(format, v...))
+}
+
+func (p printer) lines(label string, all []string) {
+	for i, l := range all {
+		p.line(first(i, label), "%s", l)
+	}
+}
+
+// lookup prints every step where more than one was needed.
+func (p printer) lookup(l *Lookup) {
+	if len(l.Steps) == 0 {
+		p.line("name", "%s", l.Name)
+		return
+	}
+	if last := len(l.Steps) - 1; len(l.Addrs) > 0 && last == 0 {
+		p.line("name", "%s", l)
+		return
+	}
+	p.line("name", "%s, %s", l.Name, l.Resolver)
+	for i, s := range l.Steps {
+		p.line(first(i, "asked"), "%s: %s", s.Name, s.Answer)
+	}
+}
+
+func (p printer) backends(label string, all []Choice, left []LeftOut) {
+	common := oneSource(all)
+	for i, c := range all {
 		if common {
-			line(first(i, "backends"), "%s", c)
+			p.line(first(i, label), "%s", c)
 		} else {
-			line(first(i, "backends"), "%s, sees %s: %s", c, c.Source, c.SourceWhy)
+			p.line(first(i, label), "%s, sees %s: %s", c, c.Source, c.SourceWhy)
 		}
 	}
 	if common {
-		line("client", "seen as %s: %s", r.Backends[0].Source, r.Backends[0].SourceWhy)
+		p.line("client", "seen as %s: %s", all[0].Source, all[0].SourceWhy)
 	}
-	for i, l := range r.LeftOut {
-		line(first(i, "left out"), "%s", l)
+	for i, l := range left {
+		p.line(first(i, "left out"), "%s", l)
 	}
-	for i, n := range r.Notes {
-		line(first(i, "note"), "%s", n)
+}
+
+func (p printer) request(q *Request) {
+	if q.Certificate != "" {
+		p.line("tls", "%s", q.Certificate)
 	}
-	line("verdict", "%s", r.verdict())
-	for i, a := range r.Advice {
-		line(first(i, "try"), "%s", a)
+	if q.Route != "" {
+		p.line("route", "%s", q.Route)
 	}
-	return tw.Flush()
+	p.lines("not used", q.Others)
+	p.backends("backends", q.Backends, q.LeftOut)
 }
 
 func first(i int, label string) string {
@@ -57,9 +104,9 @@ func first(i int, label string) string {
 }
 
 // oneSource reports whether every backend sees the same client address, for the same reason.
-func (r Result) oneSource() bool {
-	other := func(c Choice) bool { return c.Source != r.Backends[0].Source || c.SourceWhy != r.Backends[0].SourceWhy }
-	return len(r.Backends) > 0 && !slices.ContainsFunc(r.Backends, other)
+func oneSource(all []Choice) bool {
+	other := func(c Choice) bool { return c.Source != all[0].Source || c.SourceWhy != all[0].SourceWhy }
+	return len(all) > 0 && !slices.ContainsFunc(all, other)
 }
 
 func (r Result) service() string {
@@ -73,43 +120,43 @@ func (r Result) service() string {
 }
 
 func (r Result) verdict() string {
-	if r.Reason == "" {
-		return string(r.Verdict)
+	switch {
+	case r.Reason != "":
+		return string(r.Verdict) + ": " + r.Reason
+	case r.Pinned != nil:
+		return fmt.Sprintf("%s: to %s, which the client keeps by session affinity", r.Verdict, r.Pinned.Backend)
+	case len(r.Backends) == 1:
+		return fmt.Sprintf("%s: to %s", r.Verdict, r.Backends[0].Addr)
 	}
-	return string(r.Verdict) + ": " + r.Reason
+	return fmt.Sprintf("%s: to one of %d backends", r.Verdict, len(r.Backends))
 }
 
 func (l *Lookup) String() string {
-	if len(l.Addrs) == 0 && l.CNAME == "" {
-		if len(l.Tried) <= 1 {
-			return l.Name
-		}
-		return l.Name + ", tried as " + strings.Join(l.Tried, ", ")
-	}
 	var b strings.Builder
 	b.WriteString(l.Name)
-	if found := l.Tried[len(l.Tried)-1]; found != l.Name {
+	if found := l.Steps[len(l.Steps)-1].Name; found != l.Name {
 		b.WriteString(" is " + found)
 	}
 	if l.CNAME != "" {
 		fmt.Fprintf(&b, ", an alias of %s", l.CNAME)
 	}
-	for i, a := range l.Addrs {
-		sep := ", "
-		if i == 0 {
-			sep = ": "
-		}
-		b.WriteString(sep + a.String())
-	}
-	return b.String()
+	return b.String() + ": " + join(l.Addrs)
 }
 
 func (c Choice) String() string {
-	return fmt.Sprintf("%5.1f%%  %s%s", 100*c.Probability, c.Addr, place(c.Pod, c.Node))
+	return fmt.Sprintf("%5.1f%%  %s%s", 100*c.Probability, written(c.Addr), place(c.Pod, c.Node))
 }
 
 func (l LeftOut) String() string {
-	return fmt.Sprintf("%s%s: %s", l.Addr, place(l.Pod, l.Node), l.Reason)
+	return fmt.Sprintf("%s%s: %s", written(l.Addr), place(l.Pod, l.Node), l.Reason)
+}
+
+// written leaves out the port where there is none: of a headless Service without ports.
+func written(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return a.Addr().String()
+	}
+	return a.String()
 }
 
 func place(pod, node string) string {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"minato/internal/dns"
 	"minato/internal/model"
 )
 
@@ -49,25 +50,40 @@ func (t *trace) service() error {
 	switch {
 	case s == nil:
 		t.end(NoSuchName, "there is no Service %s", t.to.service)
-		t.suggest(t.to.service.Namespace, t.to.service.Name)
+		t.suggest(t.to.service.Name + "." + t.to.service.Namespace + ".svc." + t.Zone.Domain)
+		if len(t.r.Advice) == 0 {
+			t.advise("`minato show services` lists those there are")
+		}
 	case s.Type == model.TypeExternalName:
 		t.r.Service = s.Name.String()
-		t.end(Delivered, "an ExternalName Service is only a name: it leads to %s, which is looked up outside the cluster", s.ExternalName)
+		t.externalName(s)
 	case s.Headless:
 		t.r.Service = s.Name.String()
 		t.headless(s)
 	case len(s.ClusterIPs) == 0:
 		t.end(NoSuchName, "Service %s has no address yet", s.Name)
+		t.advise("`kubectl -n %s describe service %s` says what happened to it", s.Name.Namespace, s.Name.Name)
 	default:
 		return t.address(s.ClusterIPs[0])
 	}
 	return nil
 }
 
+// externalName says where an alias leads, or why it is none.
+func (t *trace) externalName(s *model.Service) {
+	if why, ok := dns.Explain(t.Snapshot, t.Zone, s.Name.Name+"."+s.Name.Namespace+".svc."+t.Zone.Domain); ok {
+		t.end(NoSuchName, "%s", why.Text)
+		t.r.Advice = append(t.r.Advice, why.Advice...)
+		return
+	}
+	t.end(Delivered, "an ExternalName Service is only a name: it leads to %s", s.ExternalName)
+}
+
 // headless lists the pods that the name of a headless Service gives.
 func (t *trace) headless(s *model.Service) {
 	if t.r.From.Kind == fromLAN {
 		t.end(Dropped, "a headless Service has only the addresses of its pods: only pods and nodes of the cluster have a way to them")
+		t.advise("make a Service of `type: NodePort` or `type: LoadBalancer` with the same selector")
 		return
 	}
 	seen := map[netip.Addr]bool{}
@@ -75,19 +91,33 @@ func (t *trace) headless(s *model.Service) {
 		switch a := b.Addr.Addr(); {
 		case seen[a]:
 		case b.Ready:
-			seen[a] = true
 			t.direct(b.Addr, b)
 		default:
-			t.r.LeftOut = append(t.r.LeftOut, leftOut(model.LeftOut{Backend: b, Reason: model.NotReady}))
+			l := leftOut(model.LeftOut{Backend: b, Reason: model.NotReady})
+			if b.Terminating {
+				l.Reason = "terminating: names give only what is ready"
+			}
+			t.r.LeftOut = append(t.r.LeftOut, l)
 		}
+		seen[b.Addr.Addr()] = true
 	}
 	t.even()
-	if len(seen) == 0 {
-		t.end(NoSuchName, "Service %s is headless and has no ready backend: its name gives no address", s.Name)
-		t.adviseBackends(s)
+	if len(t.r.Backends) == 0 {
+		t.end(NoSuchName, "Service %s is headless, and %s: its name gives no address", s.Name, readiness(len(seen)))
+		t.adviseBackends(s, nil)
+		if len(seen) > 0 && !s.PublishNotReady {
+			t.advise("publishNotReadyAddresses: true gives names to pods before they are ready")
+		}
 		return
 	}
 	t.end(Delivered, "a headless Service has no address of its own: its name gives those of its pods, and ports are not translated")
+}
+
+func readiness(n int) string {
+	if n == 0 {
+		return "has no endpoint"
+	}
+	return "has " + plural(n, "endpoint") + ", none ready"
 }
 
 // address goes to one address. The port may still be a name, or not given.
@@ -97,6 +127,10 @@ func (t *trace) address(a netip.Addr) error {
 		return err
 	}
 	t.r.Addr = netip.AddrPortFrom(a, port)
+	if port == 0 {
+		t.end(Delivered, "the name gives %s; with a port, as in %s:80, the connection is followed on", a, t.to.name)
+		return nil
+	}
 	s, f, ok := t.frontend(t.r.Addr, t.to.protocol)
 	if !ok && t.to.guessed {
 		if s, f, ok = t.frontend(t.r.Addr, model.UDP); ok {
@@ -104,21 +138,45 @@ func (t *trace) address(a netip.Addr) error {
 			t.r.Protocol = "udp"
 		}
 	}
-	if !ok {
+	if ok {
+		t.forward(s, f)
+	} else {
 		t.miss()
-		return nil
 	}
-	t.forward(s, f)
+	t.contenders(s)
 	return nil
+}
+
+// contenders tells of Services that want an address that another one has, which is the older.
+func (t *trace) contenders(s *model.Service) {
+	for _, c := range t.Snapshot.Conflicts() {
+		switch {
+		case c.Addr == t.r.Addr && c.Protocol == t.to.protocol:
+			t.notef("Service %s wants %s/%s too, and does not get it: Service %s is older", c.Loser, c.Addr, c.Protocol, c.Winner)
+		case s != nil && c.Loser == s.Name:
+			t.notef("it does not get %s/%s, which Service %s has, because that one is older", at(c.Addr), c.Protocol, c.Winner)
+		}
+	}
+}
+
+// at is an address in words: NodePorts are those of every node.
+func at(a netip.AddrPort) string {
+	if a.Addr().IsUnspecified() {
+		return fmt.Sprintf("NodePort %d", a.Port())
+	}
+	return a.String()
 }
 
 // port finds the number, by the ports of the Service that has the address where none is given.
 func (t *trace) port(a netip.Addr) (uint16, error) {
-	if n := t.to.number(); n != 0 {
+	if n := number(t.to.port); n != 0 {
 		return n, nil
 	}
 	s := t.owner(a)
 	if s == nil || len(s.Ports) == 0 {
+		if t.to.port == "" && t.to.name != "" {
+			return 0, nil
+		}
 		if t.to.port != "" {
 			return 0, questionf("no Service has the address %s, so a port can only be a number there, not %q", a, t.to.port)
 		}

@@ -3,6 +3,7 @@
 package nfnl
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -154,6 +155,31 @@ func (c *Conn) Elements(f Family, table, set string, restart func(), yield func(
 	return wrap(err, "list elements of %s %s", table, set)
 }
 
+// Element looks one element of a set up, by the key; ok is false where there is none. It shares no memory.
+func (c *Conn) Element(f Family, table, set string, key []byte) (e Element, ok bool, err error) {
+	var req attrs
+	req.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	req.str(unix.NFTA_SET_ELEM_LIST_SET, set)
+	list := req.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	item := req.open(unix.NFTA_LIST_ELEM)
+	k := req.open(unix.NFTA_SET_ELEM_KEY)
+	req.raw(unix.NFTA_DATA_VALUE, key)
+	req.close(k)
+	req.close(item)
+	req.close(list)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err = c.request(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, 0, f, req, func(b []byte) {
+		for _, x := range Attrs(Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			e, ok = DecodeElement(bytes.Clone(x)), true
+		}
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return Element{}, false, nil
+	}
+	return e, ok, wrap(err, "look up an element of %s %s", table, set)
+}
+
 // distinct tells a whole dump from one that the growing of the set's hash table reordered between two messages: the
 // kernel skips as many elements as it has sent, so that for each one left out another comes twice, and says nothing.
 type distinct []uint64
@@ -194,6 +220,8 @@ func DecodeElement(b []byte) (e Element) {
 			e.CatchAll, e.End = f&elemCatchAll != 0, f&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_TIMEOUT:
 			e.Timeout = getU64(v)
+		case unix.NFTA_SET_ELEM_EXPIRATION:
+			e.Expires = getU64(v)
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = getComment(v)
 		}

@@ -139,6 +139,7 @@ type Element struct {
 	CatchAll bool   // matches what nothing else does; no Key
 	End      bool   // first key after an interval
 	Timeout  uint64 // milliseconds, 0: the set's own
+	Expires  uint64 // milliseconds that are left of it; dumps and look-ups only
 	Comment  string // at most 250 bytes; nft shows it
 }
 

@@ -27,6 +27,7 @@ type nftables interface {
 	Rules(f nfnl.Family, table, chain string) ([]nfnl.Rule, error)
 	Sets(f nfnl.Family, table string) ([]nfnl.Set, error)
 	Elements(f nfnl.Family, table, set string, restart func(), yield func(nfnl.Element)) error
+	Element(f nfnl.Family, table, set string, key []byte) (e nfnl.Element, ok bool, err error)
 }
 
 // both runs a test in the kernel and in memory, which have to behave alike.
@@ -348,6 +349,23 @@ func TestABatchForAnotherGenerationIsRefused(t *testing.T) {
 			b.Expect(expect)
 			if err := c.Commit(b); err != nil {
 				t.Errorf("expecting %d at %d: %v", expect, g, err)
+			}
+		}
+	})
+}
+
+func TestOneElementIsLookedUpByItsKey(t *testing.T) {
+	both(t, func(t *testing.T, c nftables) {
+		numbers(t, c)
+		mustCommit(t, c, func(b *nfnl.Batch) {
+			b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: []byte{1, 0, 0, 0}, Data: []byte{2, 0, 0, 0}, Comment: "one"})
+		})
+		if e, ok, err := c.Element(nfnl.IPv4, table, "numbers", []byte{1, 0, 0, 0}); err != nil || !ok || e.Data[0] != 2 || e.Comment != "one" {
+			t.Errorf("got %+v, %t, %v", e, ok, err)
+		}
+		for _, missing := range []struct{ set, key string }{{"numbers", "\x09\x00\x00\x00"}, {"no such set", "\x01\x00\x00\x00"}} {
+			if e, ok, err := c.Element(nfnl.IPv4, table, missing.set, []byte(missing.key)); err != nil || ok {
+				t.Errorf("%q: got %+v, %t, %v", missing, e, ok, err)
 			}
 		}
 	})

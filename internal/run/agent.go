@@ -66,10 +66,7 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	}
 	a.dataplane.Except(dnsService)                // answered on the node itself
 	u.onClose(func() { _ = a.dataplane.Close() }) // the table stays: connections go on
-	a.table, err = dns.NewTable(dns.Zone{
-		Domain: u.cfg.ClusterDomain, Reverse: append(u.cfg.ServiceCIDRs(), u.cfg.PodCIDRs()...),
-		Addrs: u.cfg.DNSAddrs(), Service: dnsService,
-	})
+	a.table, err = dns.NewTable(u.zone())
 	if err != nil {
 		return err
 	}
@@ -105,6 +102,14 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
 	return nil
+}
+
+// zone is the part of the name space that is the cluster's own.
+func (u *instanceRun) zone() dns.Zone {
+	return dns.Zone{
+		Domain: u.cfg.ClusterDomain, Reverse: append(u.cfg.ServiceCIDRs(), u.cfg.PodCIDRs()...),
+		Addrs: u.cfg.DNSAddrs(), Service: dnsService,
+	}
 }
 
 // speakers make load balancer addresses known on the node's link, in the families that the node has.

@@ -2,7 +2,6 @@ package run
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,24 +11,20 @@ import (
 	"time"
 
 	"minato/internal/dataplane/nftables"
-	"minato/internal/explain"
 	"minato/internal/model"
 	"minato/internal/source/kube"
 	"minato/internal/web"
 )
 
-// podGetter asks the API for one pod; ok is false when there is none.
-type podGetter func(ctx context.Context, namespace, name string) (kube.Pod, bool, error)
-
-// control is what the control socket serves.
-func (u *instanceRun) control(pods podGetter) web.Backend {
+// control is what the control socket serves. pods asks the API for one question.
+func (u *instanceRun) control(pods func(context.Context) *kube.Pods) web.Backend {
 	return web.Backend{
 		Status: u.status,
 		Nodes:  u.nodes,
 		Show:   u.show,
 		Diff:   u.diff,
 		Explain: func(ctx context.Context, dest string, q web.Query, w io.Writer) (int, error) {
-			return u.explain(ctx, dest, q, pods, w)
+			return u.explain(ctx, dest, q, pods(ctx), w)
 		},
 		Service: u.service,
 		Images:  u.imageNames,
@@ -64,8 +59,8 @@ func (u *instanceRun) nodes(context.Context) ([]web.Node, error) {
 // status prints what every component of every node has reached.
 func (u *instanceRun) status(_ context.Context, q web.Query, w io.Writer) error {
 	entries, snapshot := u.board.Entries(), u.builder.Current()
-	if q.JSON {
-		return json.NewEncoder(w).Encode(struct {
+	if q.Output != web.Text {
+		return encode(w, q.Output, struct {
 			Revision uint64 `json:"revision"`
 			Services int    `json:"services"`
 			Entries  any    `json:"components"`
@@ -156,34 +151,13 @@ func (u *instanceRun) diff(ctx context.Context, q web.Query, w io.Writer) (exit 
 	if len(all) > 0 {
 		exit = 1
 	}
-	if q.JSON {
-		return exit, json.NewEncoder(w).Encode(all)
+	if q.Output != web.Text {
+		return exit, encode(w, q.Output, all)
 	}
 	for _, d := range all {
 		fmt.Fprintf(w, "%s: %s\n", d.Node, d.Text)
 	}
 	return exit, nil
-}
-
-func (u *instanceRun) explain(ctx context.Context, dest string, q web.Query, pods podGetter, w io.Writer) (exit int, err error) {
-	var lookup error
-	world := explain.World{
-		Snapshot: u.builder.Current(), Names: names{u.agents[0].table.View()}, Domain: u.cfg.ClusterDomain,
-		ServiceCIDRs: u.cfg.ServiceCIDRs(), Except: except(),
-		Pods: func(namespace, name string) (explain.Pod, bool) {
-			p, ok, err := pods(ctx, namespace, name)
-			lookup = errors.Join(lookup, err)
-			return explain.Pod(p), ok
-		},
-	}
-	r, err := explain.Explain(world, explain.Query{To: dest, From: q.From, Protocol: q.Protocol})
-	if err = errors.Join(lookup, err); err != nil {
-		return 0, err
-	}
-	if q.JSON {
-		return r.Verdict.ExitCode(), json.NewEncoder(w).Encode(r)
-	}
-	return r.Verdict.ExitCode(), r.WriteText(w)
 }
 
 func (u *instanceRun) imageNames(context.Context) ([]string, error) {

@@ -358,9 +358,7 @@ func (u *instanceRun) startCluster() error {
 	u.goRun("scheduler", func(ctx context.Context) error {
 		return scheduler.Run(ctx, scheduler.Config{API: schedulerConfig, Informers: u.api.Informers()})
 	})
-	control := u.control(func(ctx context.Context, namespace, name string) (kube.Pod, bool, error) {
-		return kube.GetPod(ctx, client, namespace, name)
-	})
+	control := u.control(func(ctx context.Context) *kube.Pods { return &kube.Pods{Ctx: ctx, Client: client} })
 	socket, err := u.sockets.Listener("control", func() (net.Listener, error) {
 		return web.Listen(u.inst.ControlSocket(), u.opt.Owner.UID)
 	})

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
-	"minato/internal/explain"
+	"minato/internal/dns"
 	"minato/internal/model"
 	"minato/internal/web"
 )
@@ -48,11 +47,15 @@ func serviceURLs(s *model.Snapshot, name model.ServiceName) ([]string, error) {
 
 // nearNames says which Service may be meant.
 func nearNames(s *model.Snapshot, name model.ServiceName) string {
-	r, err := explain.Explain(explain.World{Snapshot: s}, explain.Query{To: "svc/" + name.String(), From: "lan"})
-	if err != nil || len(r.Advice) == 0 {
-		return "`kubectl get services -A` lists those there are"
+	for svc := range s.Services() {
+		switch n := svc.Name; {
+		case n.Name == name.Name:
+			return fmt.Sprintf("add -n %s, where Service %s is", n.Namespace, n.Name)
+		case n.Namespace == name.Namespace && dns.Similar(n.Name, name.Name):
+			return fmt.Sprintf("did you mean %s?", n.Name)
+		}
 	}
-	return strings.Join(r.Advice, "; ")
+	return "`kubectl get services -A` lists those there are"
 }
 
 // outside is the best address of a port for a client on the LAN, invalid when there is none.

@@ -88,7 +88,7 @@ func TestServiceWithoutAnAddressOutsideSaysHowToGetOne(t *testing.T) {
 		"a ClusterIP only":     {service(clusterIP), `make it ` + "`type: NodePort`"},
 		"headless":             {headless, "ask for it in a pod"},
 		"an alias":             {alias, "go to example.com itself"},
-		"in another namespace": {elsewhere, "Service web is in another namespace"},
+		"in another namespace": {elsewhere, "add -n "},
 		"with a name like it":  {typo, "did you mean wed?"},
 		"with no name like it": {&model.Service{Name: model.ServiceName{Namespace: "default", Name: "database"}}, "`kubectl get services -A`"},
 	} {

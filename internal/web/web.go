@@ -30,12 +30,20 @@ const ExitHeader = "X-Minato-Exit"
 
 // Query is what a request asks for, in words of the command line.
 type Query struct {
-	Node     string // of which node; empty: the first
-	From     string // explain: where the connection starts
-	Protocol string
-	JSON     bool
-	Selector string // show: only this Service
+	Node      string // of which node; empty: the first
+	From      string // explain: where the connection starts
+	Protocol  string
+	Namespace string // explain: of svc/NAME, and of the pod that no From stands for
+	Output    string // Text, JSON or YAML; checked
+	Selector  string // show and flows: only this Service
 }
+
+// The forms in which answers are written. Text is a table, or lines.
+const (
+	Text = "text"
+	JSON = "json"
+	YAML = "yaml"
+)
 
 // Backend is what a running instance offers. Every function may be called at any time and concurrently.
 type Backend struct {
@@ -91,24 +99,24 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 
 func (b Backend) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, b.Status(r.Context(), query(r), w))
-	})
+	mux.HandleFunc("GET /status", asked(func(w http.ResponseWriter, r *http.Request, q Query) {
+		reply(w, b.Status(r.Context(), q, w))
+	}))
 	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, r *http.Request) {
 		nodes, err := b.Nodes(r.Context())
 		replyJSON(w, nodes, err)
 	})
-	mux.HandleFunc("GET /show/{what}", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, b.Show(r.Context(), r.PathValue("what"), query(r), w))
-	})
-	mux.HandleFunc("GET /diff", func(w http.ResponseWriter, r *http.Request) {
-		withExit(w, func(out io.Writer) (int, error) { return b.Diff(r.Context(), query(r), out) })
-	})
-	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /show/{what}", asked(func(w http.ResponseWriter, r *http.Request, q Query) {
+		reply(w, b.Show(r.Context(), r.PathValue("what"), q, w))
+	}))
+	mux.HandleFunc("GET /diff", asked(func(w http.ResponseWriter, r *http.Request, q Query) {
+		withExit(w, func(out io.Writer) (int, error) { return b.Diff(r.Context(), q, out) })
+	}))
+	mux.HandleFunc("GET /explain", asked(func(w http.ResponseWriter, r *http.Request, q Query) {
 		withExit(w, func(out io.Writer) (int, error) {
-			return b.Explain(r.Context(), r.URL.Query().Get("dest"), query(r), out)
+			return b.Explain(r.Context(), r.URL.Query().Get("dest"), q, out)
 		})
-	})
+	}))
 	mux.HandleFunc("GET /services/{namespace}/{name}", func(w http.ResponseWriter, r *http.Request) {
 		urls, err := b.Service(r.Context(), r.PathValue("namespace"), r.PathValue("name"))
 		replyJSON(w, urls, err)
@@ -127,10 +135,22 @@ func (b Backend) routes() http.Handler {
 	return mux
 }
 
-func query(r *http.Request) Query {
-	v := r.URL.Query()
-	return Query{Node: v.Get("node"), From: v.Get("from"), Protocol: v.Get("protocol"),
-		JSON: v.Get("output") == "json", Selector: v.Get("selector")}
+// asked reads the query, and refuses one that cannot be answered.
+func asked(f func(w http.ResponseWriter, r *http.Request, q Query)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v := r.URL.Query()
+		q := Query{Node: v.Get("node"), From: v.Get("from"), Protocol: v.Get("protocol"), Namespace: v.Get("namespace"),
+			Output: v.Get("output"), Selector: v.Get("selector")}
+		switch q.Output {
+		case "", "table":
+			q.Output = Text
+		case Text, JSON, YAML:
+		default:
+			http.Error(w, fmt.Sprintf("write -o text, table, json or yaml: there is no output %q", q.Output), http.StatusBadRequest)
+			return
+		}
+		f(w, r, q)
+	}
 }
 
 // reply ends an answer that was written as it came: an error after the first byte cannot change the status.

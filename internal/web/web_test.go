@@ -55,12 +55,12 @@ func serve(t *testing.T, b Backend) (*Client, string) {
 
 func TestAnswersAreCopiedAndCarryTheExitCode(t *testing.T) {
 	c, _ := serve(t, Backend{Explain: func(_ context.Context, dest string, q Query, w io.Writer) (int, error) {
-		fmt.Fprintf(w, "%s from %s json=%t", dest, q.From, q.JSON)
+		fmt.Fprintf(w, "%s from %s output=%s", dest, q.From, q.Output)
 		return 3, nil
 	}})
 	var out bytes.Buffer
 	exit, err := c.Get(t.Context(), "/explain", url.Values{"dest": {"web:80"}, "from": {"lan"}, "output": {"json"}}, &out)
-	if err != nil || exit != 3 || out.String() != "web:80 from lan json=true" {
+	if err != nil || exit != 3 || out.String() != "web:80 from lan output=json" {
 		t.Errorf("exit %d, %q, %v", exit, out.String(), err)
 	}
 }

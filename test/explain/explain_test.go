@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"minato/internal/dataplane/nftables"
 	"minato/internal/explain"
 	"minato/internal/model"
 )
@@ -53,13 +54,14 @@ func TestExplainSaysWhatPacketsDo(t *testing.T) {
 			t.Errorf("world %d:\n%s\n%s", i, strings.Join(disagreements, "\n"), yaml)
 		}
 	}
-	t.Logf("%d delivered, %d refused, %d dropped", seen.delivered.Load(), seen.refused.Load(), seen.dropped.Load())
-	if seen.delivered.Load() < pairs/4 || seen.refused.Load() < pairs/20 || seen.dropped.Load() < pairs/20 {
+	t.Logf("%d delivered, %d of them to the backend kept by affinity, %d refused, %d dropped",
+		seen.delivered.Load(), seen.pinned.Load(), seen.refused.Load(), seen.dropped.Load())
+	if seen.delivered.Load() < pairs/4 || seen.pinned.Load() < pairs/50 || seen.refused.Load() < pairs/20 || seen.dropped.Load() < pairs/20 {
 		t.Error("that is too little variety to show anything")
 	}
 }
 
-type counts struct{ delivered, refused, dropped atomic.Int64 }
+type counts struct{ delivered, refused, dropped, pinned atomic.Int64 }
 
 // connection is a question to explain, and to the kernel.
 type connection struct {
@@ -81,7 +83,7 @@ func compareAll(w *world, s *model.Snapshot, all []connection, seen *counts) []s
 	for range workers {
 		busy.Go(func() {
 			for c := range work {
-				if err := compare(s, c, seen); err != nil {
+				if err := compare(w, s, c, seen); err != nil {
 					mu.Lock()
 					found = append(found, fmt.Sprintf("%s: %v", c, err))
 					mu.Unlock()
@@ -97,24 +99,23 @@ func compareAll(w *world, s *model.Snapshot, all []connection, seen *counts) []s
 	return found
 }
 
-func compare(s *model.Snapshot, c connection, seen *counts) error {
-	r, err := explain.Explain(explain.World{Snapshot: s, ServiceCIDRs: []netip.Prefix{serviceCIDR}},
-		explain.Query{To: c.to.String(), From: c.from.name, Protocol: c.network})
+func compare(w *world, s *model.Snapshot, c connection, seen *counts) error {
+	r, err := w.explain(s, c)
 	if err != nil {
 		return err
 	}
 	switch r.Verdict {
 	case explain.Delivered:
 		seen.delivered.Add(1)
-		err = c.delivered(s, r)
+		err = c.delivered(w, s, r, seen)
 	case explain.Refused:
 		seen.refused.Add(1)
-		if _, got := c.ask(patience); !refused(got) && !stopped(got) {
+		if _, got := c.ask(patience); !refused(got) && !stopped(got) && !unreachable(got) {
 			err = fmt.Errorf("want a refusal, got %v", got)
 		}
 	case explain.Dropped:
 		seen.dropped.Add(1)
-		if a, got := c.ask(silence); got == nil || refused(got) {
+		if a, got := c.ask(silence); got == nil || refused(got) || unreachable(got) {
 			err = fmt.Errorf("want silence, got %v, %v", a, got)
 		}
 	default:
@@ -128,8 +129,35 @@ func compare(s *model.Snapshot, c connection, seen *counts) error {
 	return err
 }
 
-// delivered asks until every backend of r has answered, and compares the client's address that it has seen.
-func (c connection) delivered(s *model.Snapshot, r explain.Result) error {
+// explain answers as `minato explain` does, with what the nodes' kernels hold. What it says of them must be what
+// was programmed: nobody else has touched them.
+func (w *world) explain(s *model.Snapshot, c connection) (explain.Result, error) {
+	r, err := explain.Explain(explain.World{
+		Snapshot: s, ServiceCIDRs: []netip.Prefix{serviceCIDR}, Unrouted: []netip.Prefix{serviceCIDR, netip.MustParsePrefix("10.244.0.0/16")},
+		Held: w.held,
+	}, explain.Query{To: c.to.String(), From: c.from.name, Protocol: c.network})
+	if err == nil && len(r.Kernel) > 0 {
+		err = fmt.Errorf("the kernel differs: %v", r.Kernel)
+	}
+	return r, err
+}
+
+func (w *world) held(node string, f explain.Frontend, client netip.Addr) (explain.Held, error) {
+	for _, n := range w.nodes {
+		if n.name != "node/"+node {
+			continue
+		}
+		a, pin, found, err := n.dataplane.Read(nftables.Key{Scope: f.Scope, Addr: f.Addr.Addr(), Protocol: f.Protocol, Port: f.Addr.Port()}, client)
+		return explain.Held{Found: found, Verdict: a.Verdict, Backends: a.Endpoints, Masquerade: a.Masquerade,
+			Pin: explain.Pin{Backend: pin.Endpoint, Left: pin.Left}}, err
+	}
+	return explain.Held{}, fmt.Errorf("no node %s", node)
+}
+
+// delivered asks until every backend of r has answered, and compares the client's address that it has seen. With
+// session affinity the one that explain says the client is kept at must answer, and explain must say so of the one
+// that has answered.
+func (c connection) delivered(w *world, s *model.Snapshot, r explain.Result, seen *counts) error {
 	want := map[string]string{}
 	for _, b := range r.Backends {
 		want[b.Addr.String()] = b.Source
@@ -158,6 +186,24 @@ func (c connection) delivered(s *model.Snapshot, r explain.Result) error {
 	if !sticky && len(got) < len(want) {
 		return fmt.Errorf("only %v answered", got)
 	}
+	if sticky {
+		return c.pinned(w, s, got, seen)
+	}
+	return nil
+}
+
+// pinned compares what explain says after a connection with who has answered it.
+func (c connection) pinned(w *world, s *model.Snapshot, got map[string]bool, seen *counts) error {
+	r, err := w.explain(s, c)
+	switch {
+	case err != nil:
+		return err
+	case r.Pinned == nil || !got[r.Pinned.Backend.String()]:
+		return fmt.Errorf("%v answered, and then explain has the client kept at %v", got, r.Pinned)
+	case len(r.Backends) != 1 || r.Backends[0].Addr != r.Pinned.Backend || r.Pinned.Left <= 0 || r.Pinned.Left > 3*time.Hour:
+		return fmt.Errorf("the client is kept at %v, and the backends are %v", r.Pinned, r.Backends)
+	}
+	seen.pinned.Add(1)
 	return nil
 }
 
@@ -203,6 +249,11 @@ func (c connection) ask(within time.Duration) (a reply, err error) {
 }
 
 func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+
+// unreachable is what a route that says so gives, of the own machine or by an ICMP message.
+func unreachable(err error) bool {
+	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
+}
 
 // stopped is what sendto says of a datagram that a rule of its own host refuses or drops: it does not say which.
 func stopped(err error) bool { return errors.Is(err, syscall.EPERM) }

@@ -78,7 +78,7 @@ func (f fields) sticky(t *testing.T) {
 	if len(served) != 1 {
 		t.Errorf("one client was served by %v", served)
 	}
-	wantText(t, f.w.Verb("explain", ip+":80", "--from", "node/node1").Stdout, "a client that comes again within 1m0s reaches the same backend")
+	wantText(t, f.w.Verb("explain", ip+":80", "--from", "node/node1").Stdout, "which the client keeps by session affinity", "and for 1m0s after each new connection")
 }
 
 func (f fields) externalIPs(t *testing.T) {

@@ -95,6 +95,6 @@ func (e ways) ranges(t *testing.T) {
 		}
 	}
 	r := e.w.Verb("explain", "192.168.3.100:8080", "--from", netnstest.HostAddr)
-	wantText(t, r.Output(), "dropped: loadBalancerSourceRanges lets only [192.0.0.0/8] in")
+	wantText(t, r.Output(), "dropped: spec.loadBalancerSourceRanges of Service default/sample-lb lets only 192.0.0.0/8 in")
 	wantAll(t, all, e.onLAN("192.168.3.100:8080"))
 }

@@ -10,6 +10,7 @@ package nfnltest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -223,6 +224,19 @@ func (k *Kernel) Elements(f nfnl.Family, name, setName string, restart func(), y
 		yield(e)
 	}
 	return nil
+}
+
+// Element looks up one element by its key.
+func (k *Kernel) Element(f nfnl.Family, name, setName string, key []byte) (e nfnl.Element, ok bool, err error) {
+	err = k.Elements(f, name, setName, func() {}, func(x nfnl.Element) {
+		if bytes.Equal(x.Key, key) && !x.End {
+			e, ok = x, true
+		}
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return e, false, nil
+	}
+	return e, ok, err
 }
 
 // Dump prints chains, rules by their comments, and elements, sorted. Two kernels that behave alike print alike.

@@ -40,6 +40,7 @@ type Kernel interface {
 	Chains(f nfnl.Family, table string) ([]nfnl.Chain, error)
 	Rules(f nfnl.Family, table, chain string) ([]nfnl.Rule, error)
 	Elements(f nfnl.Family, table, set string, restart func(), yield func(nfnl.Element)) error
+	Element(f nfnl.Family, table, set string, key []byte) (e nfnl.Element, ok bool, err error)
 	Close() error
 }
 
