@@ -14,7 +14,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RACE := $(shell go list ./internal/... 2>/dev/null | grep -v -e /cluster -e /cli -e /run -e /warm)
 HEAVY := ./internal/cluster/... ./internal/cli/... ./internal/run/...
 
-.PHONY: help up down clean setup build check test test-unit test-netns test-walkthrough lint cross bench images oracle agent bench-proxy oracle-dns
+.PHONY: help up down clean setup build check test test-unit test-netns test-walkthrough lint cross bench fuzz images oracle agent bench-proxy oracle-dns
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
@@ -69,6 +69,9 @@ oracle: ## kube-proxy's own tests against minato's plan, rules and packets, and 
 
 oracle-dns: ## compare DNS with CoreDNS 1.15.0, answer by answer (a module of its own; builds CoreDNS)
 	cd test/oracle/dns && GOFLAGS="$(GOFLAGS) -mod=mod" go test -count=1 -timeout 20m ./...
+
+fuzz: ## fuzz every reader of foreign bytes, 5 minutes each (FUZZTIME=5m)
+	scripts/fuzz
 
 images: ## make the test images from Debian packages
 	go run ./test/images

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"hash/maphash"
 	"iter"
 	"net/netip"
 	"slices"
@@ -27,21 +28,13 @@ type Snapshot struct {
 	conflicts  []Conflict
 }
 
-func hashName(n ServiceName) uint64 { return mix(hashString(n.Namespace)*31 + hashString(n.Name)) }
+// seed is another in every process, so that nobody can choose names which make the treaps deep. All snapshots of a
+// process share it: equal contents have equal shapes.
+var seed = maphash.MakeSeed()
 
-// hashString is FNV-1a with a final mix, because a treap needs good high bits.
-func hashString(s string) uint64 {
-	h := uint64(14695981039346656037)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return mix(h)
-}
+func hashName(n ServiceName) uint64 { return maphash.Comparable(seed, n) }
 
-func mix(h uint64) uint64 {
-	h = (h ^ h>>33) * 0xff51afd7ed558ccd
-	return h ^ h>>33
-}
+func hashString(s string) uint64 { return maphash.String(seed, s) }
 
 // Empty is a world without anything in it, not complete.
 func Empty() *Snapshot {

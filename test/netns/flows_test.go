@@ -217,3 +217,18 @@ func TestRestartLeavesFlowsAlone(t *testing.T) {
 		t.Errorf("flows %v became %v", before, after)
 	}
 }
+
+// What went while nobody watched is found at the next start (kubernetes#139628 across a restart).
+func TestRestartMovesFlowsWhoseEndpointWentMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	w.serve(2, 3)
+	w.apply(w.service("web", 1, nil, "10.244.1.2"), w.service("other", 2, nil, "10.244.1.3"))
+	lost, kept := w.client(t, w.pod(9), "10.96.0.1:80"), w.client(t, w.pod(9), "10.96.0.2:80")
+	lost.expect("10.244.1.2")
+	kept.expect("10.244.1.3")
+	w.dp.Close()
+	w.dp = w.open()
+	w.apply(w.service("web", 1, nil, "10.244.1.3"))
+	lost.expect("10.244.1.3")
+	kept.expect("10.244.1.3")
+}

@@ -78,17 +78,15 @@ type destination struct {
 	addr     netip.AddrPort
 }
 
-// noteFlows remembers the Services of which flows have to be deleted once they are programmed. What a previous process
-// has left is not looked at: nobody knows what has changed since.
+// noteFlows remembers the Services of which flows have to be deleted once they are programmed. Of what a previous
+// process has left nobody knows what has changed since, so the first time it is all that have such flows.
 func (a *Applier) noteFlows(next *model.Snapshot) {
 	if a.conntrack == nil || !next.Complete {
 		return
 	}
-	if a.tracked != nil {
-		for _, c := range model.Diff(a.tracked, next).Services {
-			if leavesFlows(c) {
-				a.stale[c.Name] = true
-			}
+	for _, c := range model.Diff(a.tracked, next).Services {
+		if leavesFlows(c) {
+			a.stale[c.Name] = true
 		}
 	}
 	a.tracked = next

@@ -58,7 +58,7 @@ func of(p model.Protocol, s *model.Service) *model.Service {
 
 func TestFlowsAreListedOnceForEachBatchInWhichAnEndpointWent(t *testing.T) {
 	ct := &flows{flows: []nfnl.Flow{{Family: nfnl.IPv4, Protocol: uint8(model.UDP), Src: netip.MustParseAddrPort("10.244.1.9:4711"),
-		Dst: netip.MustParseAddrPort("10.96.0.1:80"), ReplySrc: netip.MustParseAddrPort("10.244.1.2:8080")}}}
+		Dst: netip.MustParseAddrPort("10.96.0.1:80"), ReplySrc: netip.MustParseAddrPort("10.244.1.3:8080")}}}
 	a, err := kernel.Open(kernel.Config{Kernel: nfnltest.New(), Conntrack: ct})
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func TestFlowsAreListedOnceForEachBatchInWhichAnEndpointWent(t *testing.T) {
 		flows    int
 		fails    bool
 	}{
-		{"at a start", []*model.Service{of(udp, web("a", 1, "10.244.1.3")), of(udp, web("b", 2, "10.244.1.2"))}, 0, 1, false},
+		{"at a start", []*model.Service{of(udp, web("a", 1, "10.244.1.3")), of(udp, web("b", 2, "10.244.1.2"))}, 1, 1, false},
 		{"nothing changes", nil, 0, 1, false},
 		{"endpoints come", []*model.Service{of(udp, web("a", 1, "10.244.1.3", "10.244.1.4"))}, 0, 1, false},
 		{"a Service of TCP comes", []*model.Service{of(tcp, web("c", 3, "10.244.1.3"))}, 0, 1, false},
