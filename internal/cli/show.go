@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -82,5 +85,29 @@ func nodeFlag(c *cobra.Command, node *string) {
 }
 
 func outputFlag(c *cobra.Command, output *string) {
-	c.Flags().StringVarP(output, "output", "o", "text", "text, json or yaml")
+	formatFlag(c, output, "text", "json", "yaml")
+}
+
+// formatFlag is the flag of a verb that prints in one of these formats, the first by itself.
+func formatFlag(c *cobra.Command, output *string, formats ...string) {
+	*output = formats[0]
+	last := len(formats) - 1
+	c.Flags().VarP(choice{output, formats}, "output", "o", strings.Join(formats[:last], ", ")+" or "+formats[last])
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// choice is a flag that takes one of a few words.
+type choice struct {
+	value *string
+	of    []string
+}
+
+func (c choice) String() string { return *c.value }
+func (c choice) Type() string   { return "string" }
+func (c choice) Set(s string) error {
+	if !slices.Contains(c.of, s) {
+		return fmt.Errorf("give one of %s", strings.Join(c.of, ", "))
+	}
+	*c.value = s
+	return nil
 }

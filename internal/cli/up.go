@@ -39,6 +39,9 @@ func upCommand(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := checkMachine(c.Context(), inst, cfg); err != nil {
+			return err
+		}
 		if f.detach {
 			return detach(c.Context(), inst, os.Args[1:], c.ErrOrStderr())
 		}

@@ -156,6 +156,15 @@ func (i Instance) Holder() (pid int, err error) {
 	return pid, nil
 }
 
+// TryLock is Lock without leaving a trace: it tells whether the instance is free.
+func (i Instance) TryLock() (unlock func(), err error) {
+	f, err := os.OpenFile(i.lockFile(), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock: %w", err)
+	}
+	return i.flock(f)
+}
+
 // Lock takes the instance for this process until the returned function is called or the process ends. It fails with
 // ErrRunning when another process has it.
 func (i Instance) Lock() (unlock func(), err error) {
@@ -163,16 +172,24 @@ func (i Instance) Lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
+	unlock, err = i.flock(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
+		unlock()
+		return nil, fmt.Errorf("sign the lock: %w", err)
+	}
+	return unlock, nil
+}
+
+func (i Instance) flock(f *os.File) (unlock func(), err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("instance %s: %w", i.Name, ErrRunning)
 		}
 		return nil, fmt.Errorf("take the lock: %w", err)
-	}
-	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("sign the lock: %w", err)
 	}
 	return func() { f.Close() }, nil
 }

@@ -168,9 +168,6 @@ func (u *instanceRun) component(ctx context.Context, name string, f func(context
 // start brings up the parts in the order of their needs: the network first, then the API and containerd beside each
 // other, then everything that watches the API.
 func (u *instanceRun) start() error {
-	if err := preflight("/"); err != nil {
-		return err
-	}
 	if err := u.p.step("network", u.startNetwork); err != nil {
 		return err
 	}
@@ -196,7 +193,7 @@ func (u *instanceRun) start() error {
 }
 
 func (u *instanceRun) startNetwork() error {
-	net, err := nodes.Up(u.ctx, u.networkConfig())
+	net, err := nodes.Up(u.ctx, NetworkConfig(u.inst, u.cfg, u.opt.Log))
 	if err != nil {
 		return err
 	}
@@ -208,15 +205,16 @@ func (u *instanceRun) startNetwork() error {
 	return nil
 }
 
-func (u *instanceRun) networkConfig() nodes.Config {
+// NetworkConfig is the network of an instance.
+func NetworkConfig(inst instance.Instance, cfg instance.Config, log *slog.Logger) nodes.Config {
 	c := nodes.Config{
-		Name: u.inst.Name, StateDir: u.inst.StateDir, HostPorts: []uint16{u.cfg.APIPort}, Log: u.opt.Log,
+		Name: inst.Name, StateDir: inst.StateDir, HostPorts: []uint16{cfg.APIPort}, Log: log,
 	}
-	for _, f := range u.cfg.Families {
+	for _, f := range cfg.Families {
 		c.Families = append(c.Families, nodes.Family{NodeCIDR: f.NodeCIDR, PodCIDR: f.PodCIDR, ServiceCIDR: f.ServiceCIDR, HostAddr: f.HostAddr()})
 	}
-	for i, n := range u.cfg.Nodes {
-		c.Nodes = append(c.Nodes, nodes.Node{Name: n.Name, Addrs: n.Addrs, PodCIDRs: u.cfg.NodePodCIDRs(i), Host: u.cfg.Host})
+	for i, n := range cfg.Nodes {
+		c.Nodes = append(c.Nodes, nodes.Node{Name: n.Name, Addrs: n.Addrs, PodCIDRs: cfg.NodePodCIDRs(i), Host: cfg.Host})
 	}
 	return c
 }
