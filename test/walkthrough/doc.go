@@ -2,5 +2,6 @@
 // containers and with the real kubectl. A step is named as in "A2": article A, step 2.
 //
 // Every step runs on the YAML of ../../examples. Where the articles are at hand ($MINATO_ARTICLES) it also runs on theirs,
-// and with the very commands that they type.
+// and with the very commands that they type. $MINATO_IP_FAMILY=dual has every instance be one of both IP families, in
+// which nothing of the articles may differ (make test-walkthrough-dual).
 package walkthrough

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -82,6 +83,9 @@ func Start(t testing.TB, c Config) *World {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.end(t, before) })
+	if family := os.Getenv("MINATO_IP_FAMILY"); family != "" && !slices.Contains(c.Up, "--ip-family") {
+		c.Up = append(c.Up, "--ip-family", family)
+	}
 	up := append([]string{"up", "--detach", "--kubeconfig", w.UserKubeconfig(), "--upstream-dns", netnstest.InternetAddr}, c.Up...)
 	started := time.Now()
 	w.must(t, upTime, w.minato(up...)...)
