@@ -71,14 +71,15 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 		return err
 	}
 	a.dns, err = dnsserver.New(dnsserver.Config{
-		Netns: a.netns, Addrs: u.cfg.DNSAddrs(), Table: a.table, Log: log,
+		Netns: a.netns, Addrs: u.cfg.DNSAddrs(), Table: a.table, Log: log, Handover: u.sockets,
+		HTTP:      dnsserver.HTTP{Health: 8080, Ready: 8181, Metrics: 9153},
 		Clients:   slices.Concat(u.cfg.PodCIDRs(), u.cfg.NodeCIDRs(), u.cfg.ServiceCIDRs()),
 		Upstreams: u.cfg.UpstreamDNS, ResolvConf: resolvConf, // asked from the host's namespace
 	})
 	if err != nil {
 		return err
 	}
-	u.goRun("DNS of "+a.node.Name, a.dns.Run)
+	u.goServe("DNS of "+a.node.Name, a.dns.Run)
 	publishers := []apply.Publisher{a.table}
 	for _, s := range speakers(a, log) {
 		u.goServe(s.Name()+" announcements of "+a.node.Name, s.Run)

@@ -34,6 +34,7 @@ type forwarder struct {
 	mu      sync.Mutex
 	flights map[string][]*pending
 	waiters int
+	ended   bool
 	clients map[netip.Addr]int // waiters of each
 	shed    atomic.Uint64      // questions for which there was no room
 	renewed atomic.Uint64      // answers that were asked for again before their time was over
@@ -43,6 +44,14 @@ type forwarder struct {
 // newForwarder makes a forwarder whose flights end with ctx.
 func newForwarder(ctx context.Context, c *cache) *forwarder {
 	return &forwarder{ctx: ctx, flights: map[string][]*pending{}, clients: map[netip.Addr]int{}, cache: c}
+}
+
+// end waits for the flights. New questions are answered with SERVFAIL.
+func (f *forwarder) end() {
+	f.mu.Lock()
+	f.ended = true
+	f.mu.Unlock()
+	f.wg.Wait()
 }
 
 // pending is a client's question that waits for an upstream.
@@ -73,7 +82,7 @@ func (f *forwarder) ask(us *upstreams, key string, p *pending) {
 	f.mu.Lock()
 	_, under := f.flights[key]
 	full := f.waiters >= maxWaiters || !under && len(f.flights) >= maxFlights
-	if full || f.clients[p.client] >= maxPerClient || f.ctx.Err() != nil {
+	if full || f.clients[p.client] >= maxPerClient || f.ended {
 		f.mu.Unlock()
 		f.shed.Add(1)
 		p.to.send(p.reply(nil, failure(time.Now()), time.Now()))
@@ -92,7 +101,7 @@ func (f *forwarder) ask(us *upstreams, key string, p *pending) {
 func (f *forwarder) renew(us *upstreams, key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, under := f.flights[key]; under || len(f.flights) >= maxFlights/2 || f.ctx.Err() != nil {
+	if _, under := f.flights[key]; under || len(f.flights) >= maxFlights/2 || f.ended {
 		return
 	}
 	f.renewed.Add(1)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,16 @@ type sockets struct {
 	tcp []*net.TCPListener
 }
 
+// stop ends the reading of questions. Those that were read are answered.
+func (s *sockets) stop() {
+	for _, c := range s.udp {
+		c.SetReadDeadline(time.Unix(1, 0))
+	}
+	for _, l := range s.tcp {
+		l.Close()
+	}
+}
+
 func (s *sockets) close() {
 	for _, c := range s.udp {
 		c.Close()
@@ -29,49 +40,57 @@ func (s *sockets) close() {
 	}
 }
 
-// listen opens all sockets. What was opened is returned even on error.
+// listen opens all sockets, or takes them over. What was opened is returned even on error.
 func (s *Server) listen(ctx context.Context) (*sockets, error) {
 	socks := &sockets{}
-	err := s.cfg.Netns.Do(func() error {
-		for _, a := range s.cfg.Addrs {
-			if err := socks.open(ctx, netip.AddrPortFrom(a, s.cfg.Port), s.cfg.Sockets); err != nil {
-				return fmt.Errorf("listen for DNS in the namespace of node %s: %w", s.cfg.Netns, err)
-			}
+	for _, a := range s.cfg.Addrs {
+		if err := s.open(ctx, socks, netip.AddrPortFrom(a, s.cfg.Port)); err != nil {
+			return socks, fmt.Errorf("listen for DNS in the namespace of node %s: %w", s.cfg.Netns, err)
 		}
-		return nil
-	})
-	return socks, err
+	}
+	return socks, nil
 }
 
-func (s *sockets) open(ctx context.Context, at netip.AddrPort, n int) error {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.String())
+func (s *Server) open(ctx context.Context, socks *sockets, at netip.AddrPort) error {
+	l, err := s.listenTCP(ctx, at)
 	if err != nil {
 		return taken(at, "TCP", err)
 	}
-	s.tcp = append(s.tcp, l.(*net.TCPListener))
-	// Sockets with SO_REUSEPORT share the port silently with any other program of root's that sets it too. One
-	// without it finds out first whether somebody is there.
-	probe, err := new(net.ListenConfig).ListenPacket(ctx, "udp", at.String())
-	if err != nil {
-		return taken(at, "UDP", err)
-	}
-	probe.Close()
-	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
-		return errors.Join(err, cerr)
-	}}
-	for range n {
-		c, err := shared.ListenPacket(ctx, "udp", at.String())
+	socks.tcp = append(socks.tcp, l.(*net.TCPListener))
+	for i := range s.cfg.Sockets {
+		name := fmt.Sprintf("dns/%s/udp/%s/%d", s.cfg.Netns, at, i)
+		c, err := s.cfg.Handover.PacketConn(name, func() (net.PacketConn, error) { return s.listenUDP(ctx, at, i == 0) })
 		if err != nil {
 			return taken(at, "UDP", err)
 		}
 		u := c.(*net.UDPConn)
-		s.udp = append(s.udp, u)
+		socks.udp = append(socks.udp, u)
 		if err := u.SetReadBuffer(1 << 20); err != nil { // room for bursts; the kernel may give less
 			return fmt.Errorf("size the receive buffer: %w", err)
 		}
 	}
 	return nil
+}
+
+// listenUDP opens one of the sockets that share the port. Those with SO_REUSEPORT share it silently with any other
+// program of root's that sets it too: one without, the first time, finds out whether somebody is there.
+func (s *Server) listenUDP(ctx context.Context, at netip.AddrPort, first bool) (c net.PacketConn, err error) {
+	if first {
+		probe, err := s.cfg.Netns.ListenPacket(ctx, "udp", at.String())
+		if err != nil {
+			return nil, err
+		}
+		probe.Close()
+	}
+	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return errors.Join(err, cerr)
+	}}
+	err = s.cfg.Netns.Do(func() (err error) {
+		c, err = shared.ListenPacket(ctx, "udp", at.String())
+		return err
+	})
+	return c, err
 }
 
 // taken says what to do about a port that is in use.

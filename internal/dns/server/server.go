@@ -18,8 +18,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"minato/internal/dns"
+	"minato/internal/handover"
 	"minato/internal/netns"
 )
 
@@ -39,6 +41,9 @@ type Config struct {
 	Upstreams     []netip.AddrPort // resolvers for all other names, in order of preference
 	ResolvConf    string           // where they are listed when none is given; both empty: other names are refused
 	UpstreamNetns netns.NS         // namespace from which they are asked: the host's, where 127.0.0.53 works
+
+	HTTP     HTTP
+	Handover *handover.Set // sockets of a predecessor and for a successor; nil: neither
 
 	Sockets int // UDP sockets for each address; 0: one, or one for each processor from three on
 }
@@ -119,13 +124,20 @@ func (s *Server) Forwarding() (ok bool, reason string) {
 	return r.us.usable()
 }
 
+// drain is how long upstreams have for the last questions when the server stops.
+const drain = 2 * time.Second
+
 // Run listens until ctx ends. It returns nil then, and an error when it cannot listen. All that it started and added
 // is gone when it returns.
 func (s *Server) Run(ctx context.Context) (err error) {
 	s.not("starting to listen")
 	defer s.not("stopped")
 	added, err := addAddrs(s.cfg.Netns, s.cfg.Addrs)
-	defer func() { err = errors.Join(err, removeAddrs(s.cfg.Netns, added)) }()
+	defer func() {
+		if !s.cfg.Handover.Handed() { // else the successor serves at them
+			err = errors.Join(err, removeAddrs(s.cfg.Netns, added))
+		}
+	}()
 	if err != nil {
 		return err
 	}
@@ -134,35 +146,58 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	serving, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
 	var wg sync.WaitGroup
-	f := newForwarder(ctx, &s.cached)
+	flying, land := context.WithCancel(context.WithoutCancel(ctx))
+	defer land()
+	f := newForwarder(flying, &s.cached)
 	s.forward.Store(f)
-	defer f.wg.Wait()
-	wg.Go(func() { s.attend(ctx) })
+	wg.Go(func() { s.attend(serving) })
+	wg.Go(func() { s.serveHTTP(serving) })
 	for _, u := range socks.udp {
 		wg.Go(func() {
 			if err := s.serveUDP(u); err != nil {
-				cancel(err)
+				stop(err)
 			}
 		})
 	}
 	for _, l := range socks.tcp {
 		wg.Go(func() {
-			if err := s.serveTCP(ctx, l); err != nil {
-				cancel(err)
+			if err := s.serveTCP(serving, l); err != nil {
+				stop(err)
 			}
 		})
 	}
 	s.state.Store(nil)
 	s.log.Info("dns: listening", "addresses", s.cfg.Addrs, "port", s.cfg.Port, "namespace", s.cfg.Netns.String(), "sockets", len(socks.udp))
-	<-ctx.Done()
+	s.awaitEnd(ctx, serving)
+	stop(nil)
 	s.not("stopping")
-	socks.close()
+	socks.stop()
+	defer time.AfterFunc(drain, land).Stop()
 	wg.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+	f.end() // while the sockets are there to send the last answers
+	socks.close()
+	if cause := context.Cause(serving); !errors.Is(cause, context.Canceled) {
 		return fmt.Errorf("serving DNS: %w", cause)
 	}
 	return nil
+}
+
+// awaitEnd waits until the server is told to stop, and then, unless a successor answers, for as long as the settings
+// say that it goes on; or until it can serve no more.
+func (s *Server) awaitEnd(ctx, serving context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-serving.Done():
+		return
+	}
+	if d := s.settings.Load().Lameduck; d > 0 && !s.cfg.Handover.Handed() {
+		s.not("about to stop")
+		select {
+		case <-time.After(d):
+		case <-serving.Done():
+		}
+	}
 }

@@ -3,16 +3,24 @@ package server
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	mdns "github.com/miekg/dns"
 
 	"minato/internal/dns"
+	"minato/internal/handover"
 	"minato/internal/model"
 )
 
@@ -70,6 +78,14 @@ func start(t testing.TB, cfg Config) string {
 
 func startServer(t testing.TB, cfg Config) (*Server, string) {
 	t.Helper()
+	s, at := startUnready(t, cfg)
+	await(t, "the server to be ready", func() bool { ok, _ := s.Ready(); return ok })
+	return s, at
+}
+
+// startUnready does not wait for the server.
+func startUnready(t testing.TB, cfg Config) (*Server, string) {
+	t.Helper()
 	pc, l := bothFree(t)
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
 	pc.Close()
@@ -89,7 +105,6 @@ func startServer(t testing.TB, cfg Config) (*Server, string) {
 			t.Errorf("the server ended with %v", err)
 		}
 	})
-	await(t, "the server to be ready", func() bool { ok, _ := s.Ready(); return ok })
 	return s, netip.AddrPortFrom(cfg.Addrs[0], port).String()
 }
 
@@ -143,5 +158,126 @@ func TestAnswersOverUDPAndTCP(t *testing.T) {
 		if len(r.Answer) != 1 || r.Answer[0].String() != want || !r.Authoritative {
 			t.Errorf("over %s: got %v, want %s", network, r, want)
 		}
+	}
+}
+
+func TestASuccessorTakesOverWithoutALostQuestion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "handover")
+	predecessor := handover.New()
+	var cfg Config
+	pc, l := bothFree(t)
+	cfg.Addrs, cfg.Port = []netip.Addr{netip.MustParseAddr("127.0.0.1")}, l.Addr().(*net.TCPAddr).AddrPort().Port()
+	pc.Close()
+	l.Close()
+	cfg.Table, cfg.Log, cfg.Handover = testTable(t, world()), discard, predecessor
+	run := func(set *handover.Set) (stop context.CancelFunc, ended chan error) {
+		c := cfg
+		c.Handover = set
+		s, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended = make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		await(t, "a server to be ready", func() bool { ok, _ := s.Ready(); return ok })
+		return cancel, ended
+	}
+	stopFirst, firstEnded := run(predecessor)
+	served, release := context.WithCancel(t.Context())
+	defer release()
+	go predecessor.Serve(served, path, func() {})
+	await(t, "the predecessor to offer its sockets", func() bool { _, err := os.Stat(path); return err == nil })
+
+	// Clients ask all the time; each question is sent once.
+	stop, failed, asked := make(chan struct{}), make(chan string, 4), atomic.Int64{}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			c := mdns.Client{Timeout: 20 * time.Second}
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				asked.Add(1)
+				if m, _, err := c.Exchange(web(), l.Addr().String()); err != nil || len(m.Answer) != 1 {
+					failed <- fmt.Sprintf("got %v (%v)", m, err)
+					return
+				}
+			}
+		})
+	}
+	next, err := handover.Take(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopNext, nextEnded := run(next)
+	before := asked.Load()
+	await(t, "questions to both", func() bool { return asked.Load() > before+100 })
+	if err := next.Ready(); err != nil {
+		t.Error(err)
+	}
+	stopFirst()
+	if err := <-firstEnded; err != nil {
+		t.Errorf("the predecessor ended with %v", err)
+	}
+	before = asked.Load()
+	await(t, "questions to the successor", func() bool { return asked.Load() > before+100 })
+	close(stop)
+	wg.Wait()
+	stopNext()
+	if err := <-nextEnded; err != nil {
+		t.Errorf("the successor ended with %v", err)
+	}
+	select {
+	case f := <-failed:
+		t.Error(f)
+	default:
+	}
+}
+
+func TestHealthAndReadinessOverHTTP(t *testing.T) {
+	table, err := dns.NewTable(testZone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ports []uint16
+	for range 3 {
+		pc, l := bothFree(t)
+		defer pc.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).AddrPort().Port())
+		l.Close()
+	}
+	cfg := Config{Table: table, HTTP: HTTP{Health: ports[0], Ready: ports[1], Metrics: ports[2]}}
+	get := func(port uint16, path string) (string, int) {
+		r, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+		if err != nil {
+			return err.Error(), 0
+		}
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(b), r.StatusCode
+	}
+	s, _ := startUnready(t, cfg)
+	await(t, "/health", func() bool { _, code := get(ports[0], "/health"); return code == 200 })
+	if text, code := get(ports[1], "/ready"); code != 503 || !strings.Contains(text, "first complete reading") {
+		t.Errorf("/ready before the first snapshot: %d %s", code, text)
+	}
+	if err := table.Publish(context.Background(), world(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if text, code := get(ports[1], "/ready"); code != 200 {
+		t.Errorf("/ready: %d %s", code, text)
+	}
+	if text, code := get(ports[2], "/metrics"); code != 200 || !strings.Contains(text, "coredns_build_info") {
+		t.Errorf("/metrics: %d %s", code, text)
+	}
+	if ok, reason := s.Ready(); !ok {
+		t.Error(reason)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -19,7 +20,7 @@ func (s *Server) serveUDP(c *net.UDPConn) error {
 	var zones [batch]int
 	for failed := 0; ; {
 		n, err := m.read()
-		if errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil { // an ICMP error of an earlier reply, say
