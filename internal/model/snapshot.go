@@ -20,6 +20,7 @@ type Snapshot struct {
 	LoadBalancing *LoadBalancing
 	// IngressesKnown says that Ingresses, their classes and certificates have been read once.
 	IngressesKnown bool
+	DNS            *DNSConfig // nil: nothing is configured
 
 	services   ordered[ServiceName, *Service]
 	ingresses  ordered[IngressName, *Ingress]

@@ -15,6 +15,9 @@ func (s *Snapshot) WriteText(w io.Writer) error {
 	if s.LoadBalancing != nil {
 		s.LoadBalancing.writeText(&b)
 	}
+	if s.DNS != nil {
+		s.DNS.writeText(&b)
+	}
 	for n := range s.Namespaces() {
 		fmt.Fprintf(&b, "namespace %s\n", n)
 	}

@@ -99,7 +99,7 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	u.goServe("health of "+a.node.Name, health.Run)
 	loop := apply.New(apply.Config{
 		Source: u.builder, Node: a.node, Board: u.board, Log: log, Progress: progress,
-		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health),
+		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health, u.corefile(a, log)),
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
 	return nil

@@ -28,8 +28,10 @@ import (
 	"minato/internal/cluster/kubeconfig"
 	"minato/internal/cluster/nodes"
 	"minato/internal/cluster/scheduler"
+	"minato/internal/dns/corefile"
 	"minato/internal/handover"
 	"minato/internal/instance"
+	"minato/internal/model"
 	"minato/internal/source"
 	"minato/internal/source/kube"
 	"minato/internal/status"
@@ -336,6 +338,10 @@ func (u *instanceRun) startCluster() error {
 	u.goRun("load balancer addresses", addresses.Run)
 	u.notices = statuswriter.NewNotices(statuswriter.NoticesConfig{Client: client, Source: u.builder, Log: u.opt.Log})
 	u.goRun("notices", u.notices.Run)
+	dnsConfig := statuswriter.DNSConfigWriter{Client: client, Source: u.builder, Log: u.opt.Log, Check: func(c *model.DNSConfig) ([]string, error) {
+		return corefile.Problems(c, u.dnsHost())
+	}}
+	u.goRun("events of the DNS configuration", dnsConfig.Run)
 	if err := u.startIngressWriter(); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ type world struct {
 	claims     claims
 	ingresses  ingresses
 	balancing  balancing
+	dns        dnsConfig
 	names      interner
 
 	dirty           map[*record]struct{}
@@ -43,6 +44,7 @@ func newWorld() world {
 		claims:          newClaims(),
 		ingresses:       newIngresses(),
 		balancing:       balancing{rivals: map[ObjectName]bool{}},
+		dns:             dnsConfig{maps: map[string]*DNSConfigMap{}},
 		names:           interner{},
 		dirty:           map[*record]struct{}{},
 		dirtyNodes:      map[string]struct{}{},
@@ -70,7 +72,7 @@ func (w *world) drop(r *record) {
 // changed reports whether a snapshot made now would differ from the last one.
 func (w *world) changed() bool {
 	w.dirtyBalancing = w.balancing.changed() || w.dirtyBalancing
-	return w.dirtyBalancing || w.ingresses.changed() || len(w.dirty)+len(w.dirtyNodes)+len(w.dirtyNamespaces)+len(w.claims.touched) > 0
+	return w.dirtyBalancing || w.dns.changed() || w.ingresses.changed() || len(w.dirty)+len(w.dirtyNodes)+len(w.dirtyNamespaces)+len(w.claims.touched) > 0
 }
 
 // commit writes what is dirty into the next snapshot.
@@ -107,6 +109,7 @@ func (w *world) commit(e *model.Edit) {
 		e.SetNamespace(name, exists)
 	}
 	w.ingresses.commit(e)
+	w.dns.commit(e)
 	if w.dirtyBalancing {
 		e.SetLoadBalancing(w.balancing.shown)
 		w.dirtyBalancing = false

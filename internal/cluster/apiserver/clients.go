@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/server/egressselector"
@@ -34,6 +37,14 @@ func (s *Server) Privileged() *rest.Config { return rest.CopyConfig(s.loopback) 
 // Informers is the process's one set of informers, fed by Privileged. Components
 // add theirs to it and call its Start again. It stops with the server.
 func (s *Server) Informers() informers.SharedInformerFactory { return s.informers }
+
+// HasPod reports whether a pod of the namespace has the address.
+func (s *Server) HasPod(namespace, addr string) bool {
+	pods, err := s.informers.Core().V1().Pods().Lister().Pods(namespace).List(labels.Everything())
+	return err == nil && slices.ContainsFunc(pods, func(p *corev1.Pod) bool {
+		return slices.ContainsFunc(p.Status.PodIPs, func(ip corev1.PodIP) bool { return ip.IP == addr })
+	})
+}
 
 // SchedulerConfig is a client for system:kube-scheduler.
 func (s *Server) SchedulerConfig() (*rest.Config, error) {

@@ -93,7 +93,7 @@ func TestAddressIsThereWhileTheServerRuns(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := &mdns.Conn{Conn: conn} // a connected socket takes a reply from this address only
+			c := &mdns.Conn{Conn: conn}                                                  // a connected socket takes a reply from this address only
 			await(t, fmt.Sprintf("an answer of %s over %s", vip, network), func() bool { // the kernel may drop the first packet to a new IPv6 address
 				conn.SetDeadline(time.Now().Add(time.Second))
 				if err := c.WriteMsg(web()); err != nil {

@@ -57,6 +57,7 @@ type Objects struct {
 	secrets    []*source.SecretObject
 	classes    []*source.ClassObject
 	pools      []*source.PoolConfig
+	dns        []*source.DNSConfigMap
 }
 
 // Load reads files and makes their content everything that b knows.
@@ -86,6 +87,7 @@ func (o *Objects) Fill(b *source.Builder) {
 		batch.ReplaceSecrets(o.secrets)
 		batch.ReplaceIngresses(o.ingresses)
 		batch.ReplacePools(o.pools)
+		batch.ReplaceDNSConfigs(o.dns)
 		batch.ReplaceRivals(nil)
 	})
 }
@@ -207,6 +209,10 @@ func (o *Objects) slice(s *discoveryv1.EndpointSlice) {
 
 // configMap reports whether m is one that matters.
 func (o *Objects) configMap(m *corev1.ConfigMap) bool {
+	if c, ok := source.DNSConfig(m); ok {
+		o.dns = append(o.dns, c)
+		return true
+	}
 	c, ok := source.Pools(m)
 	if ok {
 		o.pools = []*source.PoolConfig{c}

@@ -56,7 +56,7 @@ func ClientFrom(kubeconfig string) (kubernetes.Interface, error) {
 // one that Client made. What goes wrong with the connection is logged by client-go and tried again for ever.
 func Run(ctx context.Context, client kubernetes.Interface, b *source.Builder) error {
 	q := newQueue()
-	return run(ctx, b, q, slices.Concat(serviceReflectors(client, q), poolReflectors(client, q), ingressReflectors(client, q)))
+	return run(ctx, b, q, slices.Concat(serviceReflectors(client, q), poolReflectors(client, q), ingressReflectors(client, q), dnsReflectors(client, q)))
 }
 
 // RunServices is Run for Services, EndpointSlices, nodes and namespaces alone.
@@ -126,6 +126,19 @@ func poolReflectors(client kubernetes.Interface, q *queue) []*cache.Reflector {
 			set:     (*source.Batch).SetRival,
 			replace: (*source.Batch).ReplaceRivals,
 			delete:  (*source.Batch).DeleteRival,
+		}),
+	}
+}
+
+// dnsReflectors watch what people configured of DNS.
+func dnsReflectors(client kubernetes.Interface, q *queue) []*cache.Reflector {
+	return []*cache.Reflector{
+		reflector(client, client.CoreV1().ConfigMaps(source.DNSConfigNamespace), &corev1.ConfigMap{}, &store[*corev1.ConfigMap, *source.DNSConfigMap]{
+			queue:   q,
+			convert: source.DNSConfig,
+			set:     (*source.Batch).SetDNSConfig,
+			replace: (*source.Batch).ReplaceDNSConfigs,
+			delete:  (*source.Batch).DeleteDNSConfig,
 		}),
 	}
 }

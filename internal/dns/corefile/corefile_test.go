@@ -1,0 +1,246 @@
+package corefile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"minato/internal/apply"
+	"minato/internal/dns"
+	"minato/internal/dns/server"
+	"minato/internal/model"
+)
+
+// values compares addresses as such.
+var values = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
+
+var discard = slog.New(slog.DiscardHandler)
+
+var host = Host{Domain: "cluster.local", Resolvers: server.Forward{Zone: ".", ResolvConf: "/host/resolv.conf"}}
+
+// kubeadm is the Corefile of kubeadm 1.36 (cmd/kubeadm/app/phases/addons/dns/manifests.go).
+const kubeadm = `.:53 {
+    errors
+    health {
+       lameduck 5s
+    }
+    ready
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+       pods insecure
+       fallthrough in-addr.arpa ip6.arpa
+       ttl 30
+    }
+    prometheus :9153
+    forward . /etc/resolv.conf {
+       max_concurrent 1000
+    }
+    cache 30 {
+       disable success cluster.local
+       disable denial cluster.local
+    }
+    loop
+    reload
+    loadbalance
+}
+`
+
+func parse(t *testing.T, text string, custom map[string]string) *Config {
+	t.Helper()
+	c, err := Parse(text, custom, host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestTheCorefileOfKubeadm(t *testing.T) {
+	want := &Config{
+		Cluster: dns.Options{Pods: dns.PodsInsecure, TTL: 30},
+		Server: server.Settings{
+			Forward: []server.Forward{{Zone: ".", ResolvConf: "/host/resolv.conf"}},
+			Kept:    30 * time.Second, Denied: 30 * time.Second, LogErrors: true, Lameduck: 5 * time.Second,
+		},
+	}
+	if diff := cmp.Diff(want, parse(t, kubeadm, nil), values); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEverythingThatIsSupported(t *testing.T) {
+	c := parse(t, `
+# comment
+. {
+    log
+    kubernetes cluster.local {
+        pods verified
+        endpoint_pod_names
+        noendpoints
+        namespaces a b
+        namespaces c
+        ignore empty_service
+        ttl 0
+    }
+    hosts {
+        192.0.2.7 Db.internal db
+        2001:db8::7 db.internal
+        ttl 60
+        fallthrough
+    }
+    rewrite name shop.example.com web.default.svc.cluster.local
+    rewrite stop name suffix .a.example .b.example answer auto
+    rewrite name prefix x- y-
+    rewrite name substring foo bar
+    rewrite type ANY HINFO
+    cache {
+        success 1000 20
+        denial 1000 0
+    }
+    forward . 192.0.2.1 192.0.2.2:5353 dns://[2001:db8::1]:53 {
+        force_tcp
+    }
+}
+corp.example:53 corp.test {
+    errors
+    cache 30
+    forward . 192.0.2.53
+}
+`, nil)
+	addr, port := netip.MustParseAddr, netip.MustParseAddrPort
+	want := &Config{
+		Cluster: dns.Options{Pods: dns.PodsVerified, EndpointPodNames: true, NoEndpoints: true, Namespaces: []string{"a", "b", "c"}, IgnoreEmptyService: true, TTL: -1},
+		Server: server.Settings{
+			Forward: []server.Forward{
+				{Zone: ".", Upstreams: []netip.AddrPort{port("192.0.2.1:53"), port("192.0.2.2:5353"), port("[2001:db8::1]:53")}, TCP: true},
+				{Zone: "corp.example", Upstreams: []netip.AddrPort{port("192.0.2.53:53")}},
+				{Zone: "corp.test", Upstreams: []netip.AddrPort{port("192.0.2.53:53")}},
+			},
+			Hosts: &server.Hosts{TTL: 60, Fallthrough: []string{"."}, Addrs: map[string][]netip.Addr{
+				"db.internal": {addr("192.0.2.7"), addr("2001:db8::7")}, "db": {addr("192.0.2.7")},
+			}},
+			Rewrites: []server.Rewrite{
+				{Kind: server.RewriteExact, From: "shop.example.com", To: "web.default.svc.cluster.local"},
+				{Kind: server.RewriteSuffix, From: ".a.example", To: ".b.example"},
+				{Kind: server.RewritePrefix, From: "x-", To: "y-"},
+				{Kind: server.RewriteSubstring, From: "foo", To: "bar"},
+				{Kind: server.RewriteType, From: "ANY", To: "HINFO"},
+			},
+			Kept: 20 * time.Second, Denied: -1, LogQuestions: true, LogErrors: true,
+		},
+	}
+	if diff := cmp.Diff(want, c, values); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFilesOfCorednsCustom(t *testing.T) {
+	custom := map[string]string{
+		"log.override": "log\n",
+		"stub.server":  "corp.example:53 {\n  forward . 192.0.2.53\n}\n",
+		"other":        "rubbish {{{\n",
+	}
+	for name, text := range map[string]string{
+		"imported":       ". {\n  import custom/*.override\n  forward . 192.0.2.1\n}\nimport custom/*.server\n",
+		"without import": ". {\n  import /etc/coredns/custom/*.override\n  forward . 192.0.2.1\n}\n",
+	} {
+		c := parse(t, text, custom)
+		if len(c.Server.Forward) != 2 || c.Server.Forward[1].Zone != "corp.example" || !c.Server.LogQuestions || len(c.Warnings) > 0 {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+}
+
+func TestWhatIsNotSupportedIsAWarningThatSaysWhere(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{". {\n  template IN A {\n    answer x\n  }\n}\n", `Corefile, line 2: directive "template" is not supported and is left out`},
+		{". {\n  kubernetes cluster.local {\n    zonal\n  }\n}\n", `line 3: option "zonal" of kubernetes`},
+		{". {\n  kubernetes other.domain\n}\n", "the cluster domain is cluster.local"},
+		{". {\n  forward . tls://192.0.2.1 192.0.2.2\n}\n", "tls://192.0.2.1 is left out"},
+		{". {\n  forward . 192.0.2.2 {\n    except corp.example\n  }\n}\n", `option "except" of forward`},
+		{". {\n  rewrite name regex a b\n}\n", "rewrite name regex is not supported"},
+		{". {\n  rewrite ttl exact a 5\n}\n", "rewrite ttl exact is not supported"},
+		{". {\n  hosts /etc/myhosts\n}\n", "/etc/myhosts is left out"},
+		{"(snip) {\n  errors\n}\n. {\n  errors\n}\n", "snippets are not supported"},
+		{". {\n  errors\n}\nstub.example {\n  file db.example\n}\n", `"file" is not supported in the server block of stub.example`},
+	} {
+		got := parse(t, c.text, nil).Warnings
+		if len(got) != 1 || !strings.Contains(got[0], c.want) {
+			t.Errorf("%q: warnings %q, want one with %q", c.text, got, c.want)
+		}
+	}
+}
+
+func TestWhatCannotBeReadIsAnErrorThatSaysWhere(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"", "no server block"},
+		{". {\n  errors\n", "line 1: a { that is never closed"},
+		{"}\n", "line 1: a } that closes nothing"},
+		{". {\n  log \"x\n}\n", "line 2: a quotation mark"},
+		{"forward . 192.0.2.1\n", "line 1: \"forward . 192.0.2.1\" is not a server block"},
+		{". {\n  forward . resolver.example\n}\n", `line 2: forward: "resolver.example" is not an address`},
+		{". {\n  forward .\n}\n", "line 2: forward takes"},
+		{". {\n  forward . tls://192.0.2.1\n}\n", "nobody is left to be asked"},
+		{". {\n  kubernetes cluster.local {\n    ttl 4000\n  }\n}\n", "line 3: ttl takes a number from 0 to 3600"},
+		{". {\n  kubernetes cluster.local {\n    pods maybe\n  }\n}\n", "pods is one of"},
+		{". {\n  hosts {\n    name 192.0.2.1\n  }\n}\n", "line 3: hosts: a line has an address"},
+		{"tls://. {\n  errors\n}\n", "only plain DNS is served"},
+		{"a..b {\n  errors\n}\n", "not a domain name"},
+	} {
+		if _, err := Parse(c.text, nil, host); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: error %v, want %q", c.text, err, c.want)
+		}
+	}
+}
+
+type fake struct {
+	options  dns.Options
+	settings server.Settings
+	times    int
+}
+
+func (f *fake) SetOptions(o dns.Options)          { f.options = o }
+func (f *fake) Configure(s server.Settings) error { f.settings = s; f.times++; return nil }
+
+func TestABrokenCorefileLeavesTheLastGoodOneInForce(t *testing.T) {
+	var f fake
+	defaults := server.Settings{Forward: []server.Forward{host.Resolvers}}
+	a := &Applier{Host: host, Table: &f, Server: &f, Defaults: defaults, Log: discard}
+	world := func(text string) *model.Snapshot {
+		return model.Empty().With(func(e *model.Edit) {
+			if text != "" {
+				e.SetDNS(&model.DNSConfig{Corefile: text})
+			}
+		})
+	}
+	publish := func(s *model.Snapshot) error { return a.Publish(context.Background(), s, nil) }
+	if err := publish(world(kubeadm)); err != nil || f.options.TTL != 30 {
+		t.Fatalf("options %+v (%v)", f.options, err)
+	}
+	broken := world(". {\n")
+	for range 2 { // the second time because everything is tried again
+		err := publish(broken)
+		if !errors.Is(err, apply.ErrWithdrawn) || !strings.HasPrefix(err.Error(), "mend ConfigMap kube-system/coredns") {
+			t.Errorf("error %v", err)
+		}
+	}
+	if f.options.TTL != 30 || f.times != 1 {
+		t.Errorf("after a broken one: %+v, configured %d times", f.options, f.times)
+	}
+	if err := publish(world("")); err != nil || f.options.TTL != 0 || f.options.Pods != dns.PodsInsecure || f.settings.Forward[0].ResolvConf != host.Resolvers.ResolvConf {
+		t.Errorf("without a Corefile: %+v %+v (%v)", f.options, f.settings, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(kubeadm)
+	f.Add(". {\n  hosts {\n 1.2.3.4 a\n}\nrewrite name a b\n}\n")
+	f.Fuzz(func(_ *testing.T, text string) {
+		Parse(text, map[string]string{"a.server": text}, host) //nolint:errcheck // it must not panic
+	})
+}
