@@ -7,12 +7,14 @@ import (
 	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	basecompatibility "k8s.io/component-base/compatibility"
+	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/features"
 
 	"minato/internal/cluster/apiserver/kubeversion"
 )
 
-// setFeatures changes what minato wants otherwise than upstream's defaults.
+// setFeatures changes what minato wants otherwise than upstream's defaults. Privileged pods are let in, as kubeadm's
+// clusters do.
 func setFeatures() error {
 	err := utilfeature.DefaultMutableFeatureGate.SetFromMap(map[string]bool{
 		// KEP-4858 refuses a prefix with host bits, such as 192.168.3.0/8 in
@@ -22,6 +24,7 @@ func setFeatures() error {
 	if err != nil {
 		return fmt.Errorf("setting Kubernetes feature gates: %w", err)
 	}
+	capabilities.Setup(true, 0)
 	return nil
 }
 

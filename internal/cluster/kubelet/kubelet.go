@@ -180,6 +180,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		parts.Go(func() { k.followExits(ctx) })
 	}
 	parts.Go(func() { k.rotateLogs(ctx) })
+	parts.Go(func() { k.watchStorage(ctx) })
 	parts.Go(func() { k.runNode(ctx) })
 	parts.Go(func() { k.watchPods(ctx) })
 	parts.Go(func() {

@@ -121,7 +121,12 @@ func containerStatus(ctx context.Context, runtime internalapi.RuntimeService, s 
 		return status
 	}
 	status.Reason, status.ExitCode, status.FinishedAt = s.Reason, int(s.ExitCode), time.Unix(0, s.FinishedAt)
-	status.Message = strings.TrimSpace(s.Message + " " + terminationMessage(ctx, runtime, s))
+	status.Message = terminationMessage(ctx, runtime, s)
+	if s.Message != "" && status.Message != "" {
+		status.Message = s.Message + ": " + status.Message
+	} else {
+		status.Message += s.Message
+	}
 	return status
 }
 

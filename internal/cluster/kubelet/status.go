@@ -33,14 +33,14 @@ type waiting struct {
 
 // report is what a pod's status is computed from.
 type report struct {
-	pod      *v1.Pod
-	old      v1.PodStatus // the last that was computed, else the API's
-	runtime  *kubecontainer.PodStatus
-	waiting  map[string]waiting // by container name
-	probes   states
-	hostIPs  []netip.Addr
-	stopped  bool // no container runs or will run
-	deadline bool // activeDeadlineSeconds is over
+	pod     *v1.Pod
+	old     v1.PodStatus // the last that was computed, else the API's
+	runtime *kubecontainer.PodStatus
+	waiting map[string]waiting // by container name
+	probes  states
+	hostIPs []netip.Addr
+	stopped bool     // no container runs or will run
+	verdict *verdict // why the node has ended the pod, nil if it has not
 }
 
 // status computes the status of a pod in the API (generateAPIPodStatus of pkg/kubelet). It is pure but for the time
@@ -70,8 +70,8 @@ func (r report) status() v1.PodStatus {
 	if terminal(r.old.Phase) {
 		s.Phase = r.old.Phase // never left
 	}
-	if r.deadline {
-		s.Phase, s.Reason, s.Message = v1.PodFailed, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
+	if r.verdict != nil {
+		s.Phase, s.Reason, s.Message = v1.PodFailed, r.verdict.reason, r.verdict.message
 	} else if s.Phase == r.old.Phase {
 		s.Reason, s.Message = r.old.Reason, r.old.Message
 	}

@@ -35,6 +35,7 @@ type worker struct {
 	newest *v1.Pod            // nil where the API has never shown the pod
 	gone   bool               // the API has it no longer
 	share  bool               // it was admitted to the node: see admitted
+	excess string             // what it uses too much of: see overuse
 	stale  bool               // an object that its volumes show has changed
 	cut    context.CancelFunc // ends the sync under way, when the pod is to be deleted
 
@@ -158,8 +159,8 @@ func (w *worker) sync(ctx context.Context) (next time.Duration, err error) {
 	w.watch(runtime)
 	w.forgetStarted(runtime)
 	w.report(runtime, false)
-	if terminal(w.status.Phase) || w.deadline() > 0 && time.Since(w.status.StartTime.Time) >= w.deadline() {
-		return 0, w.end(ctx, runtime)
+	if why := w.verdict(); why != nil || terminal(w.status.Phase) {
+		return 0, w.end(ctx, runtime, why)
 	}
 	if err := w.mountVolumes(ctx, runtime); err != nil {
 		return 0, err
@@ -212,12 +213,15 @@ func (w *worker) deadline() time.Duration {
 
 // end stops what is left of a pod that has succeeded, failed or outlived its deadline. Its containers stay for
 // their logs until the API deletes the pod.
-func (w *worker) end(ctx context.Context, runtime *kubecontainer.PodStatus) error {
+func (w *worker) end(ctx context.Context, runtime *kubecontainer.PodStatus, why *verdict) error {
+	if terminal(w.status.Phase) {
+		why = nil // it ended before
+	}
 	if live(runtime) {
-		if !terminal(w.status.Phase) {
-			w.k.podEvent(w.pod, v1.EventTypeNormal, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+		if why != nil {
+			w.k.podEvent(w.pod, why.event, why.reason, why.message)
 		}
-		if err := w.k.killAll(ctx, w.pod, runtime); err != nil {
+		if err := w.k.killAll(ctx, why.hurried(w.pod), runtime); err != nil {
 			return err
 		}
 		if err := w.k.stopSandboxes(ctx, runtime); err != nil {
@@ -230,7 +234,7 @@ func (w *worker) end(ctx context.Context, runtime *kubecontainer.PodStatus) erro
 		runtime = after
 	}
 	w.watch(runtime)
-	w.reportEnd(runtime)
+	w.reportEnd(runtime, why)
 	return nil
 }
 
@@ -252,10 +256,10 @@ func (w *worker) report(runtime *kubecontainer.PodStatus, stopped bool) {
 }
 
 // reportEnd is report for a pod that has ended, by itself or by its deadline.
-func (w *worker) reportEnd(runtime *kubecontainer.PodStatus) {
+func (w *worker) reportEnd(runtime *kubecontainer.PodStatus, why *verdict) {
 	r := w.newReport(runtime)
 	r.stopped = true
-	r.deadline = !terminal(w.status.Phase)
+	r.verdict = why
 	w.setStatus(r.status())
 }
 

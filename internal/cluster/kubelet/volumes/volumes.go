@@ -73,7 +73,7 @@ func (v Volumes) Sync(ctx context.Context, pod *v1.Pod, src env.Sources) (map[st
 }
 
 func (v Volumes) sync(pod *v1.Pod, spec *v1.Volume, src env.Sources) (Volume, error) {
-	dir := filepath.Join(v.PodDir(pod.UID), "volumes", spec.Name)
+	dir := v.Path(pod, spec)
 	switch {
 	case spec.EmptyDir != nil:
 		return Volume{Path: dir}, v.emptyDir(pod, dir, spec.EmptyDir)
@@ -229,7 +229,7 @@ func (v Volumes) Subpath(pod *v1.Pod, container string, index int, name string, 
 		if err != nil {
 			return "", err
 		}
-		if err := paths.SafeMakeDir(path, vol.Path, fi.Mode().Perm()); err != nil {
+		if err := paths.SafeMakeDir(path, vol.Path, fi.Mode()); err != nil {
 			return "", fmt.Errorf("failed to create subPath directory for volumeMount %q of container %q: %w", name, container, err)
 		}
 	}
