@@ -160,6 +160,9 @@ func (k *Kubelet) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contai
 		Linux: &cri.LinuxContainerConfig{Resources: k.resources(pod, c), SecurityContext: security},
 	}
 	config.Labels[kubelettypes.KubernetesContainerNameLabel] = c.Name
+	if err := noteResources(config, c); err != nil {
+		return nil, err
+	}
 	if err := target(pod, c, p.status, security.NamespaceOptions); err != nil {
 		return nil, err
 	}

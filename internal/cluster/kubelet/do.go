@@ -85,6 +85,9 @@ func (w *worker) sandbox(ctx context.Context, runtime *kubecontainer.PodStatus, 
 	}
 	p := place{sandboxID: a.sandboxID, sandbox: config, ips: runtime.IPs, volumes: w.volumes, status: runtime}
 	if !a.createSandbox {
+		if err := w.k.setLimits(w.pod); err != nil { // lowered below what another container of the pod still has
+			w.k.cfg.Log.Warn("the pod's limits stay as they are", "pod", podFormat(w.pod), "err", err)
+		}
 		return p, nil
 	}
 	ctx = context.WithoutCancel(ctx) // half a sandbox is more trouble than a whole one

@@ -30,6 +30,7 @@ const (
 	annotationHash        = "io.kubernetes.container.hash"
 	annotationRestarts    = "io.kubernetes.container.restartCount"
 	annotationMessagePath = "io.kubernetes.container.terminationMessagePath"
+	annotationResources   = "minato.io/resources" // requests and limits that a container was made with, as JSON
 	annotationMessageFrom = "io.kubernetes.container.terminationMessagePolicy"
 )
 
@@ -111,6 +112,7 @@ func containerStatus(ctx context.Context, runtime internalapi.RuntimeService, s 
 		Image: s.GetImage().GetImage(), ImageID: s.ImageRef, ImageRef: s.ImageRef,
 		Hash: hash, RestartCount: restarts, State: containerState(s.State), CreatedAt: time.Unix(0, s.CreatedAt),
 	}
+	status.Resources = madeWith(s.Annotations[annotationResources])
 	if u := s.GetUser().GetLinux(); u != nil {
 		status.User = &kubecontainer.ContainerUser{Linux: &kubecontainer.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}}
 	}

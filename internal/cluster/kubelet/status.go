@@ -97,6 +97,9 @@ func (r report) conditions(s *v1.PodStatus) {
 		podstatus.GenerateContainersReadyCondition(r.pod, &r.old, all, s.Phase),
 		{Type: v1.PodScheduled, Status: v1.ConditionTrue, ObservedGeneration: podutil.CalculatePodConditionObservedGeneration(&r.old, r.pod.Generation, v1.PodScheduled)},
 	}
+	if pending := r.resizePending(); pending != nil {
+		own = append(own, *pending)
+	}
 	for _, c := range own {
 		c.LastTransitionTime = metav1.Now()
 		if _, old := podutil.GetPodConditionFromList(r.old.Conditions, c.Type); old != nil && old.Status == c.Status {
@@ -216,8 +219,12 @@ func (r report) container(spec *v1.Container, old *v1.ContainerStatus, init bool
 	case old != nil:
 		status.LastTerminationState = old.LastTerminationState
 	}
-	status.AllocatedResources = spec.Resources.Requests
-	status.Resources = spec.Resources.DeepCopy()
+	status.AllocatedResources, status.Resources = spec.Resources.Requests, spec.Resources.DeepCopy()
+	if made := instances[0].Resources; resized(spec, instances[0]) {
+		status.AllocatedResources, status.Resources = lists(made.CPURequest, made.MemoryRequest), &v1.ResourceRequirements{
+			Requests: lists(made.CPURequest, made.MemoryRequest), Limits: lists(made.CPULimit, made.MemoryLimit),
+		}
+	}
 	status.User = user(instances[0].User)
 	status.VolumeMounts = volumeMounts(spec)
 	return r.orWaiting(spec, status, init)
