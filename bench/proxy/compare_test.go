@@ -21,7 +21,7 @@ var (
 	rounds          = flag.Int("rounds", 3, "of each size")
 	limit           = flag.Duration("cap", 15*time.Minute, "for the first sync, and for all changes, of a peer that is slow")
 	changes         = flag.Int("changes", 300, "of minato; of a peer that gathers changes for a second, a tenth")
-	only            = flag.String("peers", "", "a part of the name of the peers that are measured; empty: all")
+	only            = flag.String("peers", "minato,nftables,iptables", "parts of the names of those that are measured")
 )
 
 // TestCompare prints the rows of bench/RESULTS.md.
@@ -29,6 +29,7 @@ func TestCompare(t *testing.T) {
 	if *agentBinary == "" || *kubeProxyBinary == "" {
 		t.Skip("it takes long, and the programs to compare: make bench-proxy")
 	}
+	fmt.Print("| Services x endpoints | | first sync | its CPU | RSS MB | kernel MB | one change p50 | p99 | its CPU | |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, text := range strings.Split(*sizes, ",") {
 		var s size
 		if _, err := fmt.Sscanf(text, "%dx%d", &s.services, &s.endpoints); err != nil {
@@ -36,6 +37,10 @@ func TestCompare(t *testing.T) {
 		}
 		t.Run(text, func(t *testing.T) { compare(t, s) })
 	}
+}
+
+func (p peer) wanted() bool {
+	return slices.ContainsFunc(strings.Split(*only, ","), func(part string) bool { return strings.Contains(p.name, part) })
 }
 
 // measured is what came out for one peer and size.
@@ -49,7 +54,7 @@ func compare(t *testing.T, s size) {
 	all := map[string]*measured{}
 	for round := range *rounds {
 		for _, p := range peers() {
-			if !strings.Contains(p.name, *only) {
+			if !p.wanted() {
 				continue
 			}
 			m := all[p.name]
@@ -78,7 +83,7 @@ func measure(t *testing.T, p peer, s size, m *measured) {
 	r := w.start(t, p, api)
 	took, err := w.synced(r, s, *limit)
 	if err != nil {
-		m.slow = fmt.Sprintf("> %s, %.0f s CPU of those that ended", *limit, r.cpu().Seconds())
+		m.slow = fmt.Sprintf("> %s, %.0f s of CPU", *limit, r.cpu().Seconds())
 		return
 	}
 	m.sync, m.cpu = append(m.sync, took), append(m.cpu, r.cpu())
@@ -165,9 +170,10 @@ func TestConnections(t *testing.T) {
 	if *agentBinary == "" || *kubeProxyBinary == "" {
 		t.Skip("it takes long, and the programs to compare: make bench-proxy")
 	}
+	fmt.Print("| Services x endpoints | | direct | by a Service | ratio of pairs | one connection by a Service | its CPU to direct | |\n|---|---|---|---|---|---|---|---|\n")
 	for _, s := range []size{{10, 2}, {10000, 2}} {
 		for _, p := range peers() {
-			if strings.Contains(p.name, *only) {
+			if p.wanted() {
 				t.Run(fmt.Sprintf("%s/%s", s, p.name), func(t *testing.T) { connections(t, p, s) })
 			}
 		}

@@ -93,16 +93,20 @@ func (w *world) listen(t *testing.T) {
 }
 
 // monitor listens to what is committed to the nf_tables of a namespace, also by iptables.
-type monitor int
+type monitor struct {
+	socket int
+	buf    []byte
+}
 
-func watchTables(t *testing.T, ns netns.NS) (m monitor) {
+func watchTables(t *testing.T, ns netns.NS) *monitor {
+	m := &monitor{buf: make([]byte, 1<<20)}
 	const groupNFTables = 7 // NFNLGRP_NFTABLES
 	err := ns.Do(func() error {
 		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 		if err != nil {
 			return err
 		}
-		m = monitor(fd)
+		m.socket = fd
 		return errors.Join(unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20),
 			unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, groupNFTables))
@@ -110,22 +114,21 @@ func watchTables(t *testing.T, ns netns.NS) (m monitor) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(int(m)) })
+	t.Cleanup(func() { unix.Close(m.socket) })
 	return m
 }
 
 // committed waits for the end of the transaction that has the address in it, and says when it was. The commit itself
 // is what the kernel tells last.
-func (m monitor) committed(addr netip.Addr, limit time.Duration) (time.Time, error) {
+func (m *monitor) committed(addr netip.Addr, limit time.Duration) (time.Time, error) {
 	const newGeneration = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN
 	want, seen := addr.AsSlice(), false
-	buf := make([]byte, 1<<20)
 	for deadline := time.Now().Add(limit); ; {
 		left := unix.NsecToTimeval(max(1000, time.Until(deadline).Nanoseconds()))
-		if err := unix.SetsockoptTimeval(int(m), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &left); err != nil {
+		if err := unix.SetsockoptTimeval(m.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &left); err != nil {
 			return time.Time{}, err
 		}
-		n, err := unix.Read(int(m), buf)
+		n, err := unix.Read(m.socket, m.buf)
 		now := time.Now()
 		switch {
 		case errors.Is(err, unix.EINTR):
@@ -133,7 +136,7 @@ func (m monitor) committed(addr netip.Addr, limit time.Duration) (time.Time, err
 		case err != nil:
 			return time.Time{}, err
 		}
-		for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
+		for b := m.buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
 			length := min(int(binary.NativeEndian.Uint32(b)), len(b))
 			seen = seen || bytes.Contains(b[unix.NLMSG_HDRLEN:length], want)
 			if seen && binary.NativeEndian.Uint16(b[4:]) == newGeneration {
