@@ -15,8 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"minato/internal/netns"
 	"minato/test/world"
@@ -69,16 +67,7 @@ func (m monitor) wait(b *testing.B, addr netip.Addr) {
 func BenchmarkEndpointToKernel(b *testing.B) {
 	w := world.Start(b, world.Config{Images: []string{}})
 	apply(b, w, services(1000, 10))
-	config, err := clientcmd.BuildConfigFromFlags("", w.Kubeconfig())
-	if err != nil {
-		b.Fatal(err)
-	}
-	config.Dial, config.QPS = w.Host.DialContext, -1
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		b.Fatal(err)
-	}
-	slices := client.DiscoveryV1().EndpointSlices("default")
+	slices := client(b, w).DiscoveryV1().EndpointSlices("default")
 	m := listen(b, netns.At(filepath.Join(netns.Dir, w.Name+"-node1")))
 	var put, whole, after []time.Duration
 	for i := range b.N {
