@@ -8,29 +8,23 @@ package rollout
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"minato/internal/cluster/nodes"
-	"minato/internal/netns"
 	"minato/internal/netns/netnstest"
+	"minato/test/load"
 	"minato/test/world"
 )
 
 const (
-	sources  = 8
-	rate     = 300             // new connections a second, to each of the two Deployments
-	patience = 5 * time.Second // for one connection
+	sources = 8
+	rate    = 500 // new connections a second, to each of the two Deployments
 )
 
 // lifecycles are what a container says of its start and end. Without a probe it is ready before it listens.
@@ -52,6 +46,7 @@ spec:
       containers:
         - name: nginx
           image: nginx
+          command: [sh, -c, "hostname > /usr/share/nginx/html/index.html && exec nginx -g 'daemon off;'"]
           %[2]s
 ---
 apiVersion: v1
@@ -71,7 +66,7 @@ func BenchmarkRollout(b *testing.B) {
 			for _, way := range []struct {
 				name          string
 				rolled, still string
-				from          []source
+				from          []load.Source
 			}{
 				{"ClusterIP", clusterIP(b, w, "rolled"), clusterIP(b, w, "still"), inside},
 				{"NodePort", "172.30.0.12:32400", "172.30.0.12:32401", outside},
@@ -104,130 +99,58 @@ func clusterIP(b *testing.B, w *world.World, name string) string {
 	return w.Kubectl(b, "get", "service", name, "-o", "jsonpath={.spec.clusterIP}") + ":80"
 }
 
-// source is an address from which connections start.
-type source struct {
-	ns   netns.NS
-	addr netip.Addr // invalid: the namespace has only one
-}
-
 // pods are sources inside the cluster, on all nodes.
-func pods(b *testing.B, w *world.World) []source {
+func pods(b *testing.B, w *world.World) []load.Source {
 	b.Helper()
 	w.Kubectl(b, "create", "deployment", "client", "--image=thr3a/debugger", fmt.Sprint("--replicas=", sources), "--", "sleep", "infinity")
 	w.Kubectl(b, "rollout", "status", "deployment/client", "--timeout=60s")
-	var all []source
+	var all []load.Source
 	for _, name := range strings.Fields(w.Kubectl(b, "get", "pods", "-l", "app=client", "-o", "jsonpath={.items[*].metadata.name}")) {
-		all = append(all, source{ns: w.PodNetns(b, "default", name)})
+		all = append(all, load.Source{NS: w.PodNetns(b, "default", name)})
 	}
 	return all
 }
 
 // lan are sources on the network around the nodes.
-func lan(b *testing.B, w *world.World) []source {
+func lan(b *testing.B, w *world.World) []load.Source {
 	b.Helper()
-	var all []source
+	var all []load.Source
 	for i := range sources {
 		a := netip.AddrFrom4([4]byte{172, 30, 0, byte(60 + i)})
 		netnstest.Run(b, w.Host, "ip", "address", "add", a.String()+"/32", "dev", nodes.HostLink(w.Name))
-		all = append(all, source{w.Host, a})
+		all = append(all, load.Source{NS: w.Host, Addr: a})
 	}
 	return all
 }
 
-func measure(b *testing.B, w *world.World, from []source, rolled, still string) {
+func measure(b *testing.B, w *world.World, from []load.Source, rolled, still string) {
 	ctx, stop := context.WithCancel(b.Context())
 	defer stop()
-	var under, control *load
-	var running sync.WaitGroup
-	under, control = start(ctx, &running, from, rolled), start(ctx, &running, from, still)
+	under, control := load.Start(ctx, rate, from, rolled), load.Start(ctx, rate, from, still)
 	for range b.N {
 		w.Kubectl(b, "rollout", "restart", "deployment/rolled")
 		w.Kubectl(b, "rollout", "status", "deployment/rolled", "--timeout=120s")
 	}
 	stop()
-	running.Wait()
-	under.report(b, "rolled")
-	control.report(b, "control")
+	report(b, "rolled", under)
+	report(b, "still", control)
 	b.ReportMetric(0, "ns/op")
 }
 
-// load is what became of the connections to one address.
-type load struct {
-	begun  time.Time
-	mu     sync.Mutex
-	took   []time.Duration
-	failed []error
-}
-
-// start opens connections from all sources by turns at the rate, until ctx ends.
-func start(ctx context.Context, running *sync.WaitGroup, from []source, address string) *load {
-	l := &load{begun: time.Now()}
-	running.Go(func() {
-		for i := 0; ; i++ {
-			// By the clock, so that a busy moment makes up for what it has missed.
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(time.Until(l.begun.Add(time.Duration(i) * time.Second / rate))):
-			}
-			s := from[i%len(from)]
-			running.Go(func() {
-				started := time.Now()
-				err := s.get(address)
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				l.took = append(l.took, time.Since(started))
-				if err != nil {
-					l.failed = append(l.failed, fmt.Errorf("%s, after %v: %w", started.Format("05.000"), time.Since(started).Round(time.Millisecond), err))
-				}
-			})
-		}
-	})
-	return l
-}
-
-// get fetches a page by a connection of its own.
-func (s source) get(address string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	var dialer net.Dialer
-	if s.addr.IsValid() {
-		dialer.LocalAddr = &net.TCPAddr{IP: s.addr.AsSlice()}
-	}
-	var conn net.Conn
-	err := s.ns.Do(func() (err error) {
-		conn, err = dialer.DialContext(ctx, "tcp", address)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
-		return err
-	}
-	answer, err := io.ReadAll(conn)
-	if err == nil && !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") {
-		err = errors.New("not a page: " + string(answer[:min(len(answer), 40)]))
-	}
-	return err
-}
-
-func (l *load) report(b *testing.B, name string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.took) == 0 {
+func report(b *testing.B, name string, l *load.Load) {
+	l.Wait()
+	if l.Connections() == 0 {
 		b.Fatal("no connection was made")
 	}
-	slices.Sort(l.took)
-	b.ReportMetric(float64(len(l.took)), name+"-connections")
-	b.ReportMetric(float64(len(l.took))/time.Since(l.begun).Seconds(), name+"-connections/s")
-	b.ReportMetric(float64(len(l.failed)), name+"-failed")
-	b.ReportMetric(float64(l.took[len(l.took)*99/100].Microseconds())/1000, name+"-p99-ms")
-	for _, err := range l.failed[:min(len(l.failed), 10)] {
-		b.Logf("%s: %v", name, err)
+	for pod := range l.Answered() {
+		if !strings.HasPrefix(pod, name+"-") {
+			b.Errorf("%s was answered by %q", name, pod)
+		}
 	}
+	b.ReportMetric(float64(l.Connections()), name+"-connections")
+	b.ReportMetric(l.Rate(), name+"-connections/s")
+	b.ReportMetric(float64(len(l.Failed())), name+"-failed")
+	b.ReportMetric(float64(len(l.Answered())), name+"-pods")
+	b.ReportMetric(float64(l.Quantile(0.99).Microseconds())/1000, name+"-p99-ms")
+	b.Logf("%s: %v", name, l)
 }

@@ -46,7 +46,7 @@ type builder struct {
 	client   kubernetes.Interface
 	metadata metadata.Interface
 	mapper   *restmapper.DeferredDiscoveryRESTMapper
-	inf      informers.SharedInformerFactory
+	inf      late
 	started  chan struct{} // closed when the informers run
 
 	loops []loop
@@ -72,6 +72,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := errors.Join(b.errs...); err != nil {
 		return fmt.Errorf("making the controllers: %w", err)
 	}
+	if err := b.inf.gate.open(); err != nil {
+		return fmt.Errorf("adding the controllers' handlers: %w", err)
+	}
 	var running sync.WaitGroup
 	for _, l := range b.loops {
 		running.Go(func() { l.run(ctx) })
@@ -85,7 +88,7 @@ func Run(ctx context.Context, cfg Config) error {
 func newBuilder(cfg Config) (*builder, error) {
 	api := rest.CopyConfig(cfg.API)
 	api.QPS, api.UserAgent = -1, "kube-controller-manager"
-	b := &builder{cfg: cfg, inf: cfg.Informers, started: make(chan struct{})}
+	b := &builder{cfg: cfg, inf: late{cfg.Informers, &gate{}}, started: make(chan struct{})}
 	var err error
 	if b.client, err = kubernetes.NewForConfig(api); err != nil {
 		return nil, fmt.Errorf("making the controllers' client: %w", err)

@@ -55,7 +55,7 @@ func (b *builder) garbage(ctx context.Context) {
 	for gr := range garbagecollector.DefaultIgnoredResources() {
 		ignored[gr] = struct{}{}
 	}
-	both := informerfactory.NewInformerFactory(b.inf, metadatainformer.NewSharedInformerFactory(b.metadata, 0))
+	both := informerfactory.NewInformerFactory(b.cfg.Informers, metadatainformer.NewSharedInformerFactory(b.metadata, 0))
 	graph := garbagecollector.NewDependencyGraphBuilder(ctx, b.metadata, b.mapper, ignored, both, b.started)
 	gc, err := garbagecollector.NewComposedGarbageCollector(ctx, b.client, b.metadata, b.mapper, graph)
 	b.add("garbage-collector", err, func(ctx context.Context) { gc.Run(ctx, workers, discoveryPeriod) })
