@@ -176,7 +176,7 @@ func limits(_ context.Context, s System, _ Want) (Finding, error) {
 func clock(_ context.Context, s System, w Want) (Finding, error) {
 	now := s.Now()
 	const set = "set the clock: timedatectl set-ntp true, or date -s"
-	if b, err := s.ReadFile(filepath.Join(w.StateDir, "pki", "ca.crt")); err == nil {
+	if b, err := s.ReadFile(filepath.Join(w.StateDir, "pki", "ca.pem")); err == nil {
 		if p, _ := pem.Decode(b); p != nil {
 			if ca, err := x509.ParseCertificate(p.Bytes); err == nil && now.Before(ca.NotBefore) {
 				return fail(set, "%s is before the instance was made, %s", now.UTC().Format(time.DateTime), ca.NotBefore.UTC().Format(time.DateTime))

@@ -207,6 +207,7 @@ type Node struct {
 
 // Config is what the user asked for, complete: Default fills what was left out.
 type Config struct {
+	Version       int              `json:"version"` // of the state, see StateVersion; set by Save
 	Nodes         []Node           `json:"nodes"`
 	Host          bool             `json:"host,omitempty"` // one node which is the host's own namespace
 	Families      []Family         `json:"families"`       // the first is that of Services which ask for none
@@ -215,6 +216,12 @@ type Config struct {
 	UpstreamDNS   []netip.AddrPort `json:"upstreamDNS,omitempty"` // empty: the host's resolv.conf
 	Kubeconfig    string           `json:"kubeconfig,omitempty"`  // where to write a second kubeconfig
 }
+
+// StateVersion is of what is in the state folder. It grows when an older program could no longer read it.
+const StateVersion = 1
+
+// ErrNewer says that the state was written by a newer program.
+var ErrNewer = errors.New("the state is newer than this program")
 
 func (i Instance) configFile() string { return filepath.Join(i.StateDir, "instance.json") }
 
@@ -231,6 +238,9 @@ func (i Instance) Load() (c Config, ok bool, err error) {
 		return Config{}, false, fmt.Errorf("remove the instance (minato delete --name %s): its configuration %s is not readable: %w",
 			i.Name, i.configFile(), err)
 	}
+	if c.Version > StateVersion {
+		return Config{}, false, fmt.Errorf("use a newer minato: %w: %s has version %d, and %d is the newest known", ErrNewer, i.StateDir, c.Version, StateVersion)
+	}
 	if len(c.Families) == 0 {
 		return Config{}, false, fmt.Errorf("remove the instance (minato delete --name %s): it was made before instances had IP families", i.Name)
 	}
@@ -239,16 +249,27 @@ func (i Instance) Load() (c Config, ok bool, err error) {
 
 // Save writes the configuration, whole or not at all.
 func (i Instance) Save(c Config) error {
+	c.Version = StateVersion
 	b, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the instance's configuration: %w", err)
 	}
 	tmp := i.configFile() + ".new"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+	if err := writeSynced(tmp, b); err != nil {
 		return fmt.Errorf("write the instance's configuration: %w", err)
 	}
 	if err := os.Rename(tmp, i.configFile()); err != nil {
 		return fmt.Errorf("write the instance's configuration: %w", err)
 	}
 	return nil
+}
+
+// writeSynced writes a file that survives a power cut, or returns why it may not.
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
 }

@@ -179,6 +179,17 @@ func TestConfigurationSurvives(t *testing.T) {
 	}
 }
 
+func TestStateOfANewerProgramIsRefused(t *testing.T) {
+	i := Instance{Name: "x", StateDir: t.TempDir()}
+	newer := fmt.Sprintf(`{"version": %d, "somethingNew": true}`, StateVersion+1)
+	if err := os.WriteFile(i.configFile(), []byte(newer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := i.Load(); !errors.Is(err, ErrNewer) || !strings.HasPrefix(err.Error(), "use a newer minato") {
+		t.Error(err)
+	}
+}
+
 func TestChangedNamesTheFlag(t *testing.T) {
 	a, b := complete(t, Config{}, 1), complete(t, Config{}, 2)
 	if got := a.Changed(b); got != "--nodes/--node" {

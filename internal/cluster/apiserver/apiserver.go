@@ -142,7 +142,11 @@ func (s *Server) run(ctx context.Context, generic *genericapiserver.GenericAPISe
 		case <-s.store.Stopped():
 			s.cancel()
 			s.running.Wait()
-			s.err = errors.Join(s.err, errors.New("the store stopped by itself"))
+			if err := s.store.Err(); err != nil {
+				s.err = err // more than what it made of the API
+			} else {
+				s.err = errors.Join(s.err, errors.New("the store stopped by itself"))
+			}
 		case <-ctx.Done():
 			s.running.Wait()
 		}

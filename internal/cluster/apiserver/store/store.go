@@ -37,21 +37,26 @@ type Config struct {
 
 // Store is a running etcd. Its methods are safe for concurrent use.
 type Store struct {
-	etcd *embed.Etcd
-	lock *os.File
+	etcd    *embed.Etcd
+	lock    *os.File
+	failure *failure
+	stopped chan struct{} // closed when etcd has stopped or failed
 }
 
 // Start opens the store and waits until it answers. It returns ErrLocked, wrapped,
 // when another process holds it: two writers would destroy each other's data.
 func Start(ctx context.Context, cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("creating the store's folder: %w", err)
+		return nil, classify(cfg.Dir, fmt.Errorf("creating the store's folder: %w", err))
 	}
 	lock, err := takeLock(filepath.Join(cfg.Dir, "lock"))
-	if err != nil {
+	if errors.Is(err, ErrLocked) {
 		return nil, err
 	}
-	s := &Store{lock: lock}
+	if err != nil {
+		return nil, classify(cfg.Dir, err)
+	}
+	s := &Store{lock: lock, failure: newFailure(cfg.Dir), stopped: make(chan struct{})}
 	if err := s.open(ctx, cfg); err != nil {
 		s.Stop()
 		return nil, err
@@ -60,14 +65,48 @@ func Start(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context, cfg Config) error {
-	e, err := embed.StartEtcd(etcdConfig(cfg))
-	if err != nil {
-		return fmt.Errorf("starting etcd: %w", err)
+	type result struct {
+		etcd *embed.Etcd
+		err  error
+	}
+	started := make(chan result, 1)
+	go func() { // ends by itself, or by a failure
+		defer func() {
+			if p := recover(); p != nil { // so do parts of etcd that meet a damaged log
+				s.failure.fail(fmt.Sprint(p), nil)
+			}
+		}()
+		c := etcdConfig(cfg, s.failure)
+		if err := checkLog(c.Dir, zap.New(&slogCore{log: cfg.Log}, s.failure.options()...)); err != nil {
+			started <- result{nil, err}
+			return
+		}
+		e, err := embed.StartEtcd(c)
+		started <- result{e, err}
+	}()
+	var e *embed.Etcd
+	select {
+	case r := <-started:
+		if r.err != nil {
+			return classify(cfg.Dir, fmt.Errorf("starting etcd: %w", r.err))
+		}
+		e = r.etcd
+	case <-s.failure.done:
+		return s.failure.err
 	}
 	s.etcd = e
+	go func() { // ends with etcd
+		defer close(s.stopped)
+		select {
+		case <-e.Server.StopNotify():
+		case <-s.failure.done:
+		}
+	}()
 	select {
 	case <-e.Server.ReadyNotify():
 		return nil
+	case <-s.failure.done:
+		return s.failure.err
 	case <-e.Server.StopNotify():
 		return errors.New("starting etcd: it stopped")
 	case <-ctx.Done():
@@ -75,7 +114,7 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 	}
 }
 
-func etcdConfig(cfg Config) *embed.Config {
+func etcdConfig(cfg Config, f *failure) *embed.Config {
 	c := embed.NewConfig()
 	c.Name = "minato"
 	c.Dir = filepath.Join(cfg.Dir, "data")
@@ -91,7 +130,7 @@ func etcdConfig(cfg Config) *embed.Config {
 	c.MaxTxnOps = maxTxnOps
 	// Log entries in memory serve followers that lag; there are none.
 	c.SnapshotCount, c.SnapshotCatchUpEntries = 2000, 100
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(&slogCore{log: cfg.Log}))
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(&slogCore{log: cfg.Log}, f.options()...))
 	return c
 }
 
@@ -115,12 +154,23 @@ func takeLock(path string) (*os.File, error) {
 // before Stop.
 func (s *Store) NewClient() *clientv3.Client { return v3client.New(s.etcd.Server) }
 
-// Stopped is closed when the store has stopped, by Stop or by itself.
-func (s *Store) Stopped() <-chan struct{} { return s.etcd.Server.StopNotify() }
+// Stopped is closed when the store has stopped, by Stop or by itself; Err then says why it failed, if it did.
+func (s *Store) Stopped() <-chan struct{} { return s.stopped }
 
-// Stop closes the store and gives up the lock, after everything that uses it.
+// Err is what ended the store, nil for Stop.
+func (s *Store) Err() error {
+	select {
+	case <-s.failure.done:
+		return s.failure.err
+	default:
+		return nil
+	}
+}
+
+// Stop closes the store and gives up the lock, after everything that uses it. A store that failed is left as it is: it
+// has lost a goroutine that the others would wait for.
 func (s *Store) Stop() {
-	if s.etcd != nil {
+	if s.etcd != nil && s.Err() == nil {
 		s.etcd.Close()
 	}
 	s.lock.Close()
