@@ -81,11 +81,11 @@ func (a admission) judge(pod *v1.Pod, others []*v1.Pod, node func(context.Contex
 }
 
 // holdsShare reports whether the pod was admitted, perhaps by an earlier life of this program: only an admitted pod has
-// a start time.
+// a start time. What the API has deleted holds nothing: its successor may be here before the last of it is gone.
 func (w *worker) holdsShare() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.share || w.newest != nil && w.newest.Status.StartTime != nil
+	return !w.gone && (w.share || w.newest != nil && w.newest.Status.StartTime != nil)
 }
 
 func (w *worker) takeShare() {

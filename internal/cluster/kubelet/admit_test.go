@@ -104,6 +104,23 @@ func TestAPodThatRanBeforeIsNotJudgedAgain(t *testing.T) {
 	})
 }
 
+func TestADeletedPodHoldsNothingThatItsSuccessorNeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, simple(v1.RestartPolicyAlways), 1)
+		b.start()
+		defer b.stop()
+		b.within(time.Second, "running", b.running)
+		if n := len(b.k.podsWithShare()); n != 1 {
+			t.Errorf("%d pods hold a share, want 1", n)
+		}
+		b.runtime.Stops = time.Minute // it is still there when the API has forgotten it
+		b.k.gone("u")
+		if n := len(b.k.podsWithShare()); n != 0 {
+			t.Errorf("%d pods hold a share", n)
+		}
+	})
+}
+
 func TestAHostPortIsGivenOnce(t *testing.T) {
 	port := func(name string) *v1.Pod {
 		pod := specified("a", v1.RestartPolicyAlways)
