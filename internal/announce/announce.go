@@ -4,8 +4,9 @@
 // An address has one announcer at a time, since all its traffic goes to whoever answers for it. It is chosen by
 // rendezvous hashing over the nodes that can serve it, so that a node which goes moves only its own addresses, and no
 // node has to agree with another. The hash is MetalLB's (its speaker/layer2_controller.go): a cluster that moves from
-// there keeps its announcers. A node counts as alive while its Node object is Ready; heartbeats of agents
-// (Snapshot.Peers) will be quicker.
+// there keeps its announcers. A node counts as alive while its Node object is Ready and its agent, if it was ever heard,
+// is heard (Snapshot.Peers): heartbeats are quicker than Leases. A node that is cut off from most others announces
+// nothing, so that the two sides of a network in parts never both do.
 //
 // It sends and answers nothing: package arp below it does. It gives no addresses: package ipam does.
 package announce
@@ -34,6 +35,9 @@ const (
 	Excluded                      // label of the node
 	NodeUnready                   // the node is not Ready
 	NoFamily                      // the node has no address of the IP family
+	NodeSilent                    // its agent sends no heartbeats any more
+	NodeCutOff                    // its agent hears less than half of the others
+	NodeNew                       // its agent is back for a moment only
 	NoLocal                       // externalTrafficPolicy is Local, and no ready endpoint is on the node
 	NotChosen                     // another node announces it
 )
@@ -56,6 +60,12 @@ func (r Reason) String() string {
 		return "node not Ready"
 	case NoFamily:
 		return "node without an address of this IP family"
+	case NodeSilent:
+		return "no heartbeat from the node"
+	case NodeCutOff:
+		return "the node hears less than half of the others"
+	case NodeNew:
+		return "the node is back for a moment only"
 	case NoLocal:
 		return "externalTrafficPolicy is Local, and no endpoint here is ready"
 	case NotChosen:
@@ -119,7 +129,7 @@ func (p *Plan) On(node string) iter.Seq[*Announcement] {
 }
 
 // plan decides for one address.
-func plan(l *model.LoadBalancing, nodes []*model.Node, addr netip.Addr, services []*model.Service) *Announcement {
+func plan(l *model.LoadBalancing, nodes []candidate, addr netip.Addr, services []*model.Service) *Announcement {
 	a := &Announcement{Addr: addr}
 	for _, s := range services {
 		a.Services = append(a.Services, s.Name)
@@ -174,23 +184,64 @@ func state(addr netip.Addr, services []*model.Service) (served, ready bool) {
 	return served, ready
 }
 
-// choose takes, of the nodes that would forward connections, the first by hash.
-func (a *Announcement) choose(nodes []*model.Node, services []*model.Service) {
-	allExcluded := !slices.ContainsFunc(nodes, func(n *model.Node) bool { return !n.NoLoadBalancers })
-	var fit []string
-	for _, n := range nodes {
+// candidate is a node with what keeps it from announcing anything, 0 when nothing does.
+type candidate struct {
+	*model.Node
+	unfit Reason
+}
+
+// candidates judges all nodes. Where every node has the label that excludes it, nobody would be left (a cluster of
+// one), so the label does not count then.
+func candidates(s *model.Snapshot) (all []candidate) {
+	peers := map[string]model.PeerState{}
+	for _, p := range s.Peers {
+		peers[p.NodeName] = p.State
+	}
+	for n := range s.Nodes() {
+		c := candidate{Node: n}
 		switch {
 		case !n.Ready:
-			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, NodeUnready})
-		case n.NoLoadBalancers && !allExcluded: // where every node has the label, nobody would be left (a cluster of one)
-			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, Excluded})
+			c.unfit = NodeUnready
+		case peers[n.Name] == model.PeerSilent:
+			c.unfit = NodeSilent
+		case peers[n.Name] == model.PeerCutOff:
+			c.unfit = NodeCutOff
+		case peers[n.Name] == model.PeerNew:
+			c.unfit = NodeNew
+		}
+		all = append(all, c)
+	}
+	excluded := func(c candidate) bool { return c.NoLoadBalancers }
+	if slices.ContainsFunc(all, func(c candidate) bool { return !excluded(c) }) {
+		for i := range all {
+			if all[i].unfit == 0 && excluded(all[i]) {
+				all[i].unfit = Excluded
+			}
+		}
+	}
+	return all
+}
+
+// choose takes, of the nodes that would forward connections, the first by hash. One that is new counts where there is
+// no other, as when the whole machine has stood still.
+func (a *Announcement) choose(nodes []candidate, services []*model.Service) {
+	var fit, new []string
+	for _, n := range nodes {
+		switch {
+		case n.unfit != 0 && n.unfit != NodeNew:
+			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, n.unfit})
 		case !n.Addr(a.Addr.Is6()).IsValid():
 			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, NoFamily})
-		case !forwards(a.Addr, services, n):
+		case !forwards(a.Addr, services, n.Node):
 			a.LeftOut = append(a.LeftOut, LeftOut{n.Name, NoLocal})
+		case n.unfit == NodeNew:
+			new = append(new, n.Name)
 		default:
 			fit = append(fit, n.Name)
 		}
+	}
+	if len(fit) == 0 {
+		fit, new = new, nil
 	}
 	if len(fit) == 0 {
 		return
@@ -200,6 +251,9 @@ func (a *Announcement) choose(nodes []*model.Node, services []*model.Service) {
 		if n != a.Node {
 			a.LeftOut = append(a.LeftOut, LeftOut{n, NotChosen})
 		}
+	}
+	for _, n := range new {
+		a.LeftOut = append(a.LeftOut, LeftOut{n, NodeNew})
 	}
 }
 

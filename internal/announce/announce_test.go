@@ -136,6 +136,48 @@ func TestWhoMayAnnounce(t *testing.T) {
 	}
 }
 
+func TestHeartbeatsOutrankTheNodeObject(t *testing.T) {
+	peer := func(name string, s model.PeerState) model.Peer { return model.Peer{NodeName: name, State: s} }
+	web := balancer("web", vip, "a", "b", "c")
+	first := announce.New(snapshot(pools(), nodes("a", "b", "c"), web)).Of(vip).Node
+	others := slices.DeleteFunc([]string{"a", "b", "c"}, func(n string) bool { return n == first })
+	for _, tt := range []struct {
+		name  string
+		peers []model.Peer
+		svc   *model.Service
+		own   bool // the first by hash announces
+		why   string
+	}{
+		{"one that was never heard counts by its Node", nil, web, true, ""},
+		{"one that is heard", []model.Peer{peer(first, model.PeerFit)}, web, true, ""},
+		{"one that is silent", []model.Peer{peer(first, model.PeerSilent)}, web, false, "no heartbeat from the node"},
+		{"one that is cut off", []model.Peer{peer(first, model.PeerCutOff)}, web, false, "the node hears less than half of the others"},
+		{"one that is back for a moment", []model.Peer{peer(first, model.PeerNew)}, web, false, "the node is back for a moment only"},
+		{"one that is back, where all are", []model.Peer{peer("a", model.PeerNew), peer("b", model.PeerNew), peer("c", model.PeerNew)}, web, true, ""},
+		{"one that is back, where no other has an endpoint", []model.Peer{peer(first, model.PeerNew)}, local(balancer("web", vip, first)), true, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := announce.New(snapshot(pools(), nodes("a", "b", "c"), tt.svc).WithPeers(tt.peers)).Of(vip)
+			if a.Node == first != tt.own || !tt.own && !slices.Contains(others, a.Node) {
+				t.Errorf("announced by %q, the first by hash is %q", a.Node, first)
+			}
+			if want := first + ": " + tt.why; !tt.own && !slices.Contains(reasons(a), want) {
+				t.Errorf("reasons %q, want %q", reasons(a), want)
+			}
+		})
+	}
+}
+
+func TestAChangeOfPeersIsPlanned(t *testing.T) {
+	s := snapshot(pools(), nodes("a", "b"), balancer("web", vip, "a", "b"))
+	before := announce.New(s)
+	first := before.Of(vip).Node
+	after := before.Next(s.WithPeers([]model.Peer{{NodeName: first, State: model.PeerSilent}}))
+	if after.Of(vip).Node == first || after.Next(s).Of(vip).Node != first {
+		t.Errorf("announced by %s, without it %s, with it again %s", first, after.Of(vip).Node, after.Next(s).Of(vip).Node)
+	}
+}
+
 func TestWhyNobodyAnnounces(t *testing.T) {
 	unserved := balancer("web", vip, "a")
 	unserved.Frontends = nil

@@ -12,7 +12,7 @@ import (
 func (p *Plan) Next(s *model.Snapshot) *Plan {
 	s = s.On(nil)
 	changes := model.Diff(p.of, s)
-	everything := p.of == nil || changes.LoadBalancing || changes.Nodes
+	everything := p.of == nil || changes.LoadBalancing || changes.Nodes || changes.Peers
 	next := &Plan{of: s, all: map[netip.Addr]*Announcement{}}
 	users := users{}
 	if everything {
@@ -25,7 +25,7 @@ func (p *Plan) Next(s *model.Snapshot) *Plan {
 			next.all = maps.Clone(p.all)
 		}
 	}
-	nodes := slices.Collect(s.Nodes())
+	nodes := candidates(s)
 	for a, names := range users {
 		if delete(next.all, a); len(names) > 0 {
 			next.all[a] = plan(s.LoadBalancing, nodes, a, names.services(s))

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,8 +19,12 @@ import (
 )
 
 func nodeCommand(o *options) *cobra.Command {
-	c := &cobra.Command{Use: "node", Short: "List the nodes, or run a command on one"}
+	c := &cobra.Command{Use: "node", Short: "List the nodes, run a command on one, or have one fail"}
 	c.AddCommand(
+		o.stopCommand(),
+		o.changeCommand("kill", "Take the link of a node down, at once", killText),
+		o.changeCommand("pause-agent", "Freeze the Service layer of a node", pauseText),
+		o.changeCommand("start", "Undo stop, kill or pause-agent", startText),
 		&cobra.Command{
 			Use: "list", Short: "List the nodes", Args: cobra.NoArgs,
 			RunE: func(c *cobra.Command, _ []string) error { return o.listNodes(c) },
@@ -42,6 +48,46 @@ func nodeCommand(o *options) *cobra.Command {
 	return c
 }
 
+const (
+	stopText = "The planned way: the node and its pods become not ready, so that they leave endpoints and names, and other nodes\n" +
+		"take over load balancer addresses. When every node has applied that, connections under way get the grace to end,\n" +
+		"and the node's link goes down. Its pods run on, unseen, as on a node without network."
+	killText = "As if the cable was pulled: the cluster is told nothing. Load balancer addresses move to other nodes within a\n" +
+		"second, by heartbeats. The Node is NotReady and its pods leave the endpoints within 10 seconds. The pods run on, unseen."
+	pauseText = "As if the agent hung: packets flow on as programmed and its DNS answers what it knew, but no change is applied,\n" +
+		"and it sends no heartbeats and answers for no load balancer address. Pods and the Node object are not concerned."
+	startText = "The node catches up with the cluster; it announces load balancer addresses again a few seconds later."
+)
+
+// changeCommand is a verb that changes a node.
+func (o *options) changeCommand(verb, short, long string) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " NODE", Short: short, Long: long, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return o.changeNode(c, verb, args[0], 0) },
+	}
+}
+
+func (o *options) stopCommand() *cobra.Command {
+	var grace time.Duration
+	c := o.changeCommand("stop", "Withdraw everything from a node, then take its link down", stopText)
+	c.Flags().DurationVar(&grace, "grace", time.Second, "how long connections under way may take to end")
+	c.RunE = func(c *cobra.Command, args []string) error { return o.changeNode(c, "stop", args[0], grace) }
+	return c
+}
+
+func (o *options) changeNode(c *cobra.Command, verb, node string, grace time.Duration) error {
+	client, err := o.client()
+	if err != nil {
+		return err
+	}
+	said, err := client.Change(c.Context(), verb, node, grace)
+	if err != nil {
+		return o.hint(err)
+	}
+	_, err = io.WriteString(c.OutOrStdout(), said)
+	return err
+}
+
 func (o *options) listNodes(c *cobra.Command) error {
 	all, err := o.nodes(c.Context())
 	if err != nil {
@@ -53,6 +99,9 @@ func (o *options) listNodes(c *cobra.Command) error {
 		status, ns := "NotReady", n.Netns
 		if n.Ready {
 			status = "Ready"
+		}
+		if n.Condition != "" {
+			status += " (" + n.Condition + ")"
 		}
 		if ns == "" {
 			ns = "(host)"

@@ -250,16 +250,43 @@ func (i Instance) Load() (c Config, ok bool, err error) {
 // Save writes the configuration, whole or not at all.
 func (i Instance) Save(c Config) error {
 	c.Version = StateVersion
-	b, err := json.MarshalIndent(c, "", "  ")
+	return save(i.configFile(), c)
+}
+
+func (i Instance) conditionsFile() string { return filepath.Join(i.StateDir, "node-conditions.json") }
+
+// NodeConditions reads what SaveNodeConditions wrote last; nothing when it never did.
+func (i Instance) NodeConditions() (conditions map[string]string, err error) {
+	b, err := os.ReadFile(i.conditionsFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		return fmt.Errorf("encode the instance's configuration: %w", err)
+		return nil, fmt.Errorf("read the conditions of the nodes: %w", err)
 	}
-	tmp := i.configFile() + ".new"
+	if err := json.Unmarshal(b, &conditions); err != nil {
+		return nil, fmt.Errorf("remove %s, and all nodes are whole: it is not readable: %w", i.conditionsFile(), err)
+	}
+	return conditions, nil
+}
+
+// SaveNodeConditions keeps what was done to the nodes, by their names, for the next start.
+func (i Instance) SaveNodeConditions(conditions map[string]string) error {
+	return save(i.conditionsFile(), conditions)
+}
+
+// save writes a file, whole or not at all.
+func save(file string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", filepath.Base(file), err)
+	}
+	tmp := file + ".new"
 	if err := writeSynced(tmp, b); err != nil {
-		return fmt.Errorf("write the instance's configuration: %w", err)
+		return fmt.Errorf("write the instance's state: %w", err)
 	}
-	if err := os.Rename(tmp, i.configFile()); err != nil {
-		return fmt.Errorf("write the instance's configuration: %w", err)
+	if err := os.Rename(tmp, file); err != nil {
+		return fmt.Errorf("write the instance's state: %w", err)
 	}
 	return nil
 }

@@ -234,11 +234,22 @@ func (n *Node) IsLocal(addr netip.Addr) bool {
 	return false
 }
 
-// Peer is another agent that was heard of lately.
+// Peer is the agent of a node, as the heartbeats between agents show it.
 type Peer struct {
 	NodeName string
-	LastSeen time.Time
+	State    PeerState
 }
+
+// PeerState says whether an agent may announce addresses.
+type PeerState uint8
+
+// The states of a peer.
+const (
+	PeerFit    PeerState = iota // heard lately
+	PeerNew                     // heard lately, but back for a moment only
+	PeerCutOff                  // it does not hear most of the others
+	PeerSilent                  // was heard, and is no longer
+)
 
 // Conflict is a frontend that two Services claim. The older Service keeps it.
 type Conflict struct {

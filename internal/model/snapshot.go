@@ -15,7 +15,8 @@ type Snapshot struct {
 	// Complete says that every source has been read once. Before that nothing may be deleted from a kernel.
 	Complete bool
 	Node     *Node // whose view this is; nil in a Builder's own
-	Peers    []Peer
+	// Peers are the agents that the node's own has ever heard, itself with them, sorted by name.
+	Peers []Peer
 	// LoadBalancing is nil until the configuration was read once: nobody may give or take addresses before.
 	LoadBalancing *LoadBalancing
 	// IngressesKnown says that Ingresses, their classes and certificates have been read once.
@@ -51,6 +52,13 @@ func Empty() *Snapshot {
 func (s *Snapshot) On(n *Node) *Snapshot {
 	cp := *s
 	cp.Node = n
+	return &cp
+}
+
+// WithPeers is the snapshot as an agent sees it that hears these. They are given away.
+func (s *Snapshot) WithPeers(p []Peer) *Snapshot {
+	cp := *s
+	cp.Peers = p
 	return &cp
 }
 
@@ -154,9 +162,6 @@ func (e *Edit) SetConflicts(c []Conflict) {
 	e.s.conflicts = c
 }
 
-// SetPeers replaces the list of peers.
-func (e *Edit) SetPeers(p []Peer) { e.s.Peers = slices.Clone(p) }
-
 // SetLoadBalancing replaces the pools and what belongs to them. The caller gives l away.
 func (e *Edit) SetLoadBalancing(l *LoadBalancing) { e.s.LoadBalancing = l }
 
@@ -175,6 +180,7 @@ type Changes struct {
 	Ingresses  []IngressChange // the same
 	Nodes      bool            // some node, or the snapshot's own
 	Namespaces []string        // came or went
+	Peers      bool            // some peer, or its state
 	// LoadBalancing says that the pools or what belongs to them differ.
 	LoadBalancing bool
 }
@@ -194,6 +200,7 @@ func Diff(old, new *Snapshot) Changes {
 	new.nodes.diff(old.nodes.root, new.nodes.root, func(string, *Node, *Node) { c.Nodes = true })
 	c.Nodes = c.Nodes || old.Node != new.Node
 	c.LoadBalancing = old.LoadBalancing != new.LoadBalancing
+	c.Peers = !slices.Equal(old.Peers, new.Peers)
 	type exists = struct{ exists bool }
 	new.namespaces.diff(old.namespaces.root, new.namespaces.root, func(n string, _, _ exists) {
 		c.Namespaces = append(c.Namespaces, n)

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"minato/internal/announce/arp"
+	"minato/internal/announce/heartbeat"
 	"minato/internal/announce/lan"
 	"minato/internal/announce/ndp"
 	"minato/internal/apply"
@@ -20,6 +23,7 @@ import (
 	"minato/internal/ingress/proxy"
 	"minato/internal/model"
 	"minato/internal/netns"
+	"minato/internal/source"
 	"minato/internal/source/kube"
 )
 
@@ -41,20 +45,44 @@ type agent struct {
 	dns       *dnsserver.Server
 	kubelet   *kubelet.Kubelet
 	ingress   *proxy.Server
+	view      *source.View
+	speakers  []*lan.Speaker
+	heart     *heartbeat.Heart // nil where there is nobody to hear
+	uplink    *uplink
+
+	mu     sync.Mutex // guards what follows
+	is     condition
+	lost   bool // heartbeats say that the host is not there
+	waking bool // they have said nothing since the agent was paused
 }
 
-// newAgent starts everything of the i-th node.
-func (u *instanceRun) newAgent(i int) (a *agent, err error) {
-	n := u.cfg.Nodes[i]
-	a = &agent{node: model.Node{Name: n.Name, Addrs: n.Addrs, PodCIDRs: u.cfg.NodePodCIDRs(i)}}
-	if a.netns, err = u.network.Netns(n.Name); err != nil {
-		return nil, err
+// makeAgents makes the agents of all nodes, and starts nothing of them.
+func (u *instanceRun) makeAgents() error {
+	for i, n := range u.cfg.Nodes {
+		ns, err := u.network.Netns(n.Name)
+		if err != nil {
+			return err
+		}
+		u.agents = append(u.agents, &agent{
+			node:  model.Node{Name: n.Name, Addrs: n.Addrs, PodCIDRs: u.cfg.NodePodCIDRs(i), Netns: ns.Path()},
+			netns: ns, view: source.NewView(u.builder), is: u.before[n.Name],
+			uplink: newUplink(func(ctx context.Context) (net.Conn, error) { return u.dialAPI(ctx, ns) }),
+		})
 	}
-	a.node.Netns = a.netns.Path()
+	return nil
+}
+
+// startAgent starts everything of a node.
+func (u *instanceRun) startAgent(a *agent) error {
+	a.mu.Lock()
+	a.settle()
+	a.mu.Unlock()
+	u.goRun("view of "+a.node.Name, a.view.Run)
 	if err := u.startDataPath(a); err != nil {
-		return nil, err
+		return err
 	}
-	return a, u.startKubelet(a)
+	u.startHeart(a)
+	return u.startKubelet(a)
 }
 
 // startDataPath wires source -> apply -> nftables and DNS for one node.
@@ -81,7 +109,9 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	}
 	u.goServe("DNS of "+a.node.Name, a.dns.Run)
 	publishers := []apply.Publisher{a.table}
-	for _, s := range speakers(a, log) {
+	a.speakers = u.speakers(a, log)
+	for _, s := range a.speakers {
+		s.Mute(a.is == paused)
 		u.goServe(s.Name()+" announcements of "+a.node.Name, s.Run)
 		publishers = append(publishers, s)
 	}
@@ -98,7 +128,7 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	})
 	u.goServe("health of "+a.node.Name, health.Run)
 	loop := apply.New(apply.Config{
-		Source: u.builder, Node: a.node, Board: u.board, Log: log, Progress: progress,
+		Source: a.view, Node: a.node, Board: u.board, Log: log, Progress: progress,
 		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health, u.corefile(a, log)),
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
@@ -114,12 +144,17 @@ func (u *instanceRun) zone() dns.Zone {
 }
 
 // speakers make load balancer addresses known on the node's link, in the families that the node has.
-func speakers(a *agent, log *slog.Logger) (all []*lan.Speaker) {
+func (u *instanceRun) speakers(a *agent, log *slog.Logger) (all []*lan.Speaker) {
+	conflict := func(services []model.ServiceName, text string) {
+		for _, s := range services {
+			u.notices.Warn(a.node.Name, s, "AddressConflict", text)
+		}
+	}
 	if addr := a.node.Addr(false); addr.IsValid() {
-		all = append(all, arp.New(arp.Config{Node: a.node.Name, Netns: a.netns, Addr: addr, Log: log}))
+		all = append(all, arp.New(arp.Config{Node: a.node.Name, Netns: a.netns, Addr: addr, Log: log, Conflict: conflict}))
 	}
 	if addr := a.node.Addr(true); addr.IsValid() {
-		all = append(all, ndp.New(ndp.Config{Node: a.node.Name, Netns: a.netns, Addr: addr, Log: log}))
+		all = append(all, ndp.New(ndp.Config{Node: a.node.Name, Netns: a.netns, Addr: addr, Log: log, Conflict: conflict}))
 	}
 	return all
 }
@@ -129,6 +164,7 @@ func (u *instanceRun) startKubelet(a *agent) error {
 	if err != nil {
 		return err
 	}
+	cfg.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return a.uplink.dial(ctx) }
 	client, err := kube.Client(cfg)
 	if err != nil {
 		return err
@@ -152,7 +188,7 @@ func (u *instanceRun) startKubelet(a *agent) error {
 		Serving: serving, ClientCA: u.api.ClientCA(), StateDir: dir, PodLogsDir: filepath.Join(dir, "logs"),
 		SeccompDir: filepath.Join(u.inst.StateDir, "seccomp"),
 		Withdrawn: func(ctx context.Context, namespace, name string) error {
-			return withdrawn(ctx, u.builder, u.board, namespace, name)
+			return withdrawn(ctx, u.builder, u.board, u.applied, namespace, name)
 		},
 		CgroupRoot: u.inst.CgroupRoot(), LeaseInterval: leaseInterval, Log: u.opt.Log.With("node", a.node.Name),
 	})

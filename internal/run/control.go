@@ -21,6 +21,7 @@ func (u *instanceRun) control(pods func(context.Context) *kube.Pods) web.Backend
 	return web.Backend{
 		Status: u.status,
 		Nodes:  u.nodes,
+		Change: u.changeNode,
 		Show:   u.show,
 		Diff:   u.diff,
 		Explain: func(ctx context.Context, dest string, q web.Query, w io.Writer) (int, error) {
@@ -32,11 +33,14 @@ func (u *instanceRun) control(pods func(context.Context) *kube.Pods) web.Backend
 	}
 }
 
-// agentOf finds a node by name; an empty name is the first.
+// agentOf finds a node by name; an empty name is the first that is within reach.
 func (u *instanceRun) agentOf(name string) (*agent, error) {
+	if name == "" {
+		return u.reachable(), nil
+	}
 	var names []string
 	for _, a := range u.agents {
-		if a.node.Name == name || name == "" {
+		if a.node.Name == name {
 			return a, nil
 		}
 		names = append(names, a.node.Name)
@@ -51,6 +55,7 @@ func (u *instanceRun) nodes(context.Context) ([]web.Node, error) {
 		api := snapshot.NodeNamed(a.node.Name)
 		all = append(all, web.Node{
 			Name: a.node.Name, Addr: a.node.Addrs[0].String(), Netns: a.netns.Path(), Ready: api != nil && api.Ready,
+			Condition: a.words(),
 		})
 	}
 	return all, nil
@@ -71,8 +76,11 @@ func (u *instanceRun) status(_ context.Context, q web.Query, w io.Writer) error 
 	fmt.Fprintln(t, "NODE\tCOMPONENT\tAPPLIED\tSINCE\tSTATE")
 	for _, e := range entries {
 		state := "ok"
-		if e.Error != "" {
+		switch {
+		case e.Error != "":
 			state = e.Error
+		case u.outOfReach(e.Node):
+			state = "frozen"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", e.Node, e.Component, e.Applied, time.Since(e.Since).Round(time.Second), state)
 	}
@@ -83,8 +91,17 @@ func (u *instanceRun) status(_ context.Context, q web.Query, w io.Writer) error 
 		if problem := a.ingress.Problem(); problem != "" {
 			fmt.Fprintf(t, "%s\tingress proxy\t\t\t%s\n", a.node.Name, problem)
 		}
+		for _, s := range a.speakers {
+			if problem := s.Problem(); problem != "" {
+				fmt.Fprintf(t, "%s\t%s\t\t\t%s\n", a.node.Name, s.Name(), problem)
+			}
+		}
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, u.conditions())
+	return err
 }
 
 // show prints what the Services come to on a node.
@@ -93,7 +110,7 @@ func (u *instanceRun) show(_ context.Context, what string, q web.Query, w io.Wri
 	if err != nil {
 		return err
 	}
-	snapshot := u.builder.Current().On(&a.node)
+	snapshot := a.view.Current().On(&a.node)
 	if api := snapshot.NodeNamed(a.node.Name); api != nil {
 		snapshot = snapshot.On(api)
 	}

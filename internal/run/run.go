@@ -86,7 +86,9 @@ type instanceRun struct {
 	api        *apiserver.Server
 	builder    *source.Builder
 	board      *status.Board
-	agents     []*agent
+	agents     []*agent             // of all nodes, from the time when there is a network
+	changing   sync.Mutex           // held while a node changes its condition
+	before     map[string]condition // of the nodes, when this run began
 	notices    *statuswriter.Notices
 	ingresses  *statuswriter.IngressWriter
 	proxies    proxies
@@ -170,6 +172,9 @@ func (u *instanceRun) component(ctx context.Context, name string, f func(context
 // start brings up the parts in the order of their needs: the network first, then the API and containerd beside each
 // other, then everything that watches the API.
 func (u *instanceRun) start() error {
+	if err := u.loadConditions(); err != nil {
+		return err
+	}
 	if err := u.p.step("network", u.startNetwork); err != nil {
 		return err
 	}
@@ -195,7 +200,11 @@ func (u *instanceRun) start() error {
 }
 
 func (u *instanceRun) startNetwork() error {
-	net, err := nodes.Up(u.ctx, NetworkConfig(u.inst, u.cfg, u.opt.Log))
+	c := NetworkConfig(u.inst, u.cfg, u.opt.Log)
+	for i := range c.Nodes {
+		c.Nodes[i].Unlinked = !u.before[c.Nodes[i].Name].linked()
+	}
+	net, err := nodes.Up(u.ctx, c)
 	if err != nil {
 		return err
 	}
@@ -204,7 +213,7 @@ func (u *instanceRun) startNetwork() error {
 	for _, n := range net.Notices {
 		u.p.say("  %s; run: %s", n.Problem, n.Command)
 	}
-	return nil
+	return u.makeAgents()
 }
 
 // NetworkConfig is the network of an instance.
@@ -310,16 +319,12 @@ func (u *instanceRun) advertise() netip.Addr {
 	return u.cfg.HostAddrs()[0]
 }
 
-// dial connects the API to kubelets, from the host, and to pods and Services, from the first node's namespace.
+// dial connects the API to kubelets, from the host, and to pods and Services, from a node's namespace.
 func (u *instanceRun) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if ap, err := netip.ParseAddrPort(addr); err == nil && slices.ContainsFunc(u.cfg.NodeCIDRs(), func(p netip.Prefix) bool { return p.Contains(ap.Addr()) }) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
-	ns, err := u.network.Netns(u.cfg.Nodes[0].Name)
-	if err != nil {
-		return nil, err
-	}
-	return ns.DialContext(ctx, network, addr)
+	return u.reachable().netns.DialContext(ctx, network, addr)
 }
 
 // startCluster starts everything that watches the API.
@@ -345,12 +350,11 @@ func (u *instanceRun) startCluster() error {
 	if err := u.startIngressWriter(); err != nil {
 		return err
 	}
-	for i := range u.cfg.Nodes {
-		a, err := u.newAgent(i)
-		if err != nil {
-			return fmt.Errorf("node %s: %w", u.cfg.Nodes[i].Name, err)
+	u.startWitness()
+	for _, a := range u.agents {
+		if err := u.startAgent(a); err != nil {
+			return fmt.Errorf("node %s: %w", a.node.Name, err)
 		}
-		u.agents = append(u.agents, a)
 	}
 	u.goRun("controllers", func(ctx context.Context) error {
 		return controllers.Run(ctx, controllers.Config{API: u.api.Privileged(), Informers: u.api.Informers(), RootCA: u.api.CA()})
@@ -378,6 +382,9 @@ func (u *instanceRun) waitForNodes() error {
 	changed, cancel := u.builder.Subscribe()
 	defer cancel()
 	for _, a := range u.agents {
+		if a.condition() != whole {
+			continue
+		}
 		select {
 		case <-u.ctx.Done():
 			return context.Cause(u.ctx)
@@ -396,8 +403,8 @@ func (u *instanceRun) waitForNodes() error {
 
 func (u *instanceRun) nodesReady() bool {
 	snapshot := u.builder.Current()
-	for _, n := range u.cfg.Nodes {
-		if api := snapshot.NodeNamed(n.Name); api == nil || !api.Ready {
+	for _, a := range u.agents {
+		if api := snapshot.NodeNamed(a.node.Name); a.condition() == whole && (api == nil || !api.Ready) {
 			return false
 		}
 	}
@@ -409,7 +416,7 @@ func (u *instanceRun) nodesReady() bool {
 func (u *instanceRun) converged(entries []status.Entry) bool {
 	seen := map[string]bool{}
 	for _, e := range entries {
-		if e.Node == "" {
+		if e.Node == "" || u.outOfReach(e.Node) {
 			continue
 		}
 		if e.Applied == 0 || e.Error != "" {
@@ -417,7 +424,12 @@ func (u *instanceRun) converged(entries []status.Entry) bool {
 		}
 		seen[e.Node] = true
 	}
-	return len(seen) == len(u.cfg.Nodes)
+	for _, a := range u.agents {
+		if !seen[a.node.Name] && !a.view.Frozen() {
+			return false
+		}
+	}
+	return true
 }
 
 // writeKubeconfig writes the instance's own kubeconfig and adds the cluster to the user's.

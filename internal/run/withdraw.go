@@ -13,8 +13,8 @@ import (
 // underway is how long a packet that was sent before the last node withdrew an endpoint may take to arrive.
 const underway = 10 * time.Millisecond
 
-// withdrawn returns when every node has applied a revision in which the pod gets no new connections.
-func withdrawn(ctx context.Context, from apply.Source, board *status.Board, namespace, name string) error {
+// withdrawn returns when every node that can be reached has applied a revision in which the pod gets no new connections.
+func withdrawn(ctx context.Context, from apply.Source, board *status.Board, applied func(revision uint64) func([]status.Entry) bool, namespace, name string) error {
 	changed, cancel := from.Subscribe()
 	defer cancel()
 	var revision uint64
@@ -34,14 +34,7 @@ func withdrawn(ctx context.Context, from apply.Source, board *status.Board, name
 		case <-changed:
 		}
 	}
-	err := board.Wait(ctx, func(entries []status.Entry) bool {
-		for _, e := range entries {
-			if e.Node != "" && e.Applied < revision {
-				return false
-			}
-		}
-		return true
-	})
+	err := board.Wait(ctx, applied(revision))
 	if err != nil {
 		return fmt.Errorf("not every node has applied revision %d: %w", revision, err)
 	}

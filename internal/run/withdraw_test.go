@@ -35,10 +35,10 @@ func newFeed() *feed { return &feed{current: model.Empty(), changed: make(chan s
 func TestAPodThatNobodySelectsDoesNotWait(t *testing.T) {
 	f := newFeed()
 	f.publish(model.Backend{Ready: true})
-	if err := withdrawn(t.Context(), f, new(status.Board), "shop", "batch-1"); err != nil {
+	if err := withdrawn(t.Context(), f, new(status.Board), new(instanceRun).applied, "shop", "batch-1"); err != nil {
 		t.Error(err)
 	}
-	if err := withdrawn(t.Context(), f, new(status.Board), "other", "web-1"); err != nil {
+	if err := withdrawn(t.Context(), f, new(status.Board), new(instanceRun).applied, "other", "web-1"); err != nil {
 		t.Error(err)
 	}
 }
@@ -50,7 +50,7 @@ func TestAStopWaitsForEveryNode(t *testing.T) {
 		board.Report("node1", "nftables", 1, nil)
 		board.Report("node2", "nftables", 1, nil)
 		done := make(chan error, 1)
-		go func() { done <- withdrawn(t.Context(), f, board, "shop", "web-1") }()
+		go func() { done <- withdrawn(t.Context(), f, board, new(instanceRun).applied, "shop", "web-1") }()
 		waits := func(why string) {
 			t.Helper()
 			synctest.Wait()
@@ -77,7 +77,7 @@ func TestAStopGivesUpWhenItsTimeIsOver(t *testing.T) {
 	f.publish(model.Backend{Ready: true, Serving: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := withdrawn(ctx, f, new(status.Board), "shop", "web-1"); !errors.Is(err, context.Canceled) {
+	if err := withdrawn(ctx, f, new(status.Board), new(instanceRun).applied, "shop", "web-1"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

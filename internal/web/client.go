@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Client asks the control socket of a running instance.
@@ -49,6 +50,12 @@ func (c *Client) Nodes(ctx context.Context) (nodes []Node, err error) {
 	return nodes, c.json(ctx, http.MethodGet, "/nodes", nil, &nodes)
 }
 
+// Change does stop, kill, pause-agent or start to a node, and returns in words what came of it.
+func (c *Client) Change(ctx context.Context, verb, node string, grace time.Duration) (said string, err error) {
+	path := "/nodes/" + url.PathEscape(node) + "/" + url.PathEscape(verb)
+	return said, c.query(ctx, http.MethodPost, path, url.Values{"grace": {grace.String()}}, nil, &said)
+}
+
 // Service lists the URLs at which the host reaches a Service, one for each port; without an error there is one at least.
 func (c *Client) Service(ctx context.Context, namespace, name string) (urls []string, err error) {
 	return urls, c.json(ctx, http.MethodGet, "/services/"+url.PathEscape(namespace)+"/"+url.PathEscape(name), nil, &urls)
@@ -65,7 +72,11 @@ func (c *Client) Load(ctx context.Context, r io.Reader) (images []string, err er
 }
 
 func (c *Client) json(ctx context.Context, method, path string, body io.Reader, v any) error {
-	res, err := c.do(ctx, method, path, nil, body)
+	return c.query(ctx, method, path, nil, body, v)
+}
+
+func (c *Client) query(ctx context.Context, method, path string, q url.Values, body io.Reader, v any) error {
+	res, err := c.do(ctx, method, path, q, body)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,8 @@ type Node struct {
 	Addr  string `json:"addr"`
 	Netns string `json:"netns"` // mount point; empty: the host's own
 	Ready bool   `json:"ready"`
+	// Condition is what was done to the node or has happened to it: "stopped", "killed", "agent paused", "cut off".
+	Condition string `json:"condition,omitempty"`
 }
 
 // ExitHeader carries the exit code that the CLI ends with, where a verb has more than two.
@@ -47,8 +49,10 @@ const (
 
 // Backend is what a running instance offers. Every function may be called at any time and concurrently.
 type Backend struct {
-	Status  func(ctx context.Context, q Query, w io.Writer) error
-	Nodes   func(ctx context.Context) ([]Node, error)
+	Status func(ctx context.Context, q Query, w io.Writer) error
+	Nodes  func(ctx context.Context) ([]Node, error)
+	// Change does stop, kill, pause-agent or start to a node and says what came of it; grace is stop's.
+	Change  func(ctx context.Context, verb, node string, grace time.Duration) (string, error)
 	Show    func(ctx context.Context, what string, q Query, w io.Writer) error
 	Diff    func(ctx context.Context, q Query, w io.Writer) (exit int, err error)
 	Explain func(ctx context.Context, dest string, q Query, w io.Writer) (exit int, err error)
@@ -105,6 +109,15 @@ func (b Backend) routes() http.Handler {
 	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, r *http.Request) {
 		nodes, err := b.Nodes(r.Context())
 		replyJSON(w, nodes, err)
+	})
+	mux.HandleFunc("POST /nodes/{node}/{verb}", func(w http.ResponseWriter, r *http.Request) {
+		grace, err := time.ParseDuration(r.URL.Query().Get("grace"))
+		if err != nil {
+			http.Error(w, "give grace as a time such as 500ms: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		said, err := b.Change(r.Context(), r.PathValue("verb"), r.PathValue("node"), grace)
+		replyJSON(w, said, err)
 	})
 	mux.HandleFunc("GET /show/{what}", asked(func(w http.ResponseWriter, r *http.Request, q Query) {
 		reply(w, b.Show(r.Context(), r.PathValue("what"), q, w))

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"minato/internal/announce/lan"
 	"minato/internal/announce/lan/lantest"
+	"minato/internal/model"
 	"minato/internal/netns"
 	"minato/internal/netns/netnstest"
 )
@@ -60,7 +62,12 @@ func linkAddress(t *testing.T, ns netns.NS, link string) string {
 // speak runs a Speaker on the node until the test ends.
 func (l link) speak(t *testing.T) *lan.Speaker {
 	t.Helper()
-	s := New(Config{Node: "node1", Netns: l.node, Addr: netip.MustParseAddr("192.0.2.11"), Log: lantest.Log(t)})
+	return l.speakWith(t, nil)
+}
+
+func (l link) speakWith(t *testing.T, conflict func([]model.ServiceName, string)) *lan.Speaker {
+	t.Helper()
+	s := New(Config{Node: "node1", Netns: l.node, Addr: netip.MustParseAddr("192.0.2.11"), Log: lantest.Log(t), Conflict: conflict})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -83,7 +90,7 @@ func (l link) speak(t *testing.T) *lan.Speaker {
 func (l link) ask(t *testing.T, a netip.Addr, within time.Duration) (from lan.MAC, ok bool) {
 	t.Helper()
 	listener := l.listen(t)
-	asker, err := lan.OpenSocket(l.client, client, unix.ETH_P_ARP, requestsOnly)
+	asker, err := lan.OpenSocket(l.client, client, unix.ETH_P_ARP, fromOthers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +183,7 @@ func TestAnAnswerComesOnceAndNotAlsoFromTheKernel(t *testing.T) {
 	lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
 	l.ask(t, vip, patience)
 	listener := l.listen(t)
-	asker, err := lan.OpenSocket(l.client, client, unix.ETH_P_ARP, requestsOnly)
+	asker, err := lan.OpenSocket(l.client, client, unix.ETH_P_ARP, fromOthers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,14 +269,14 @@ func TestALinkThatComesLaterIsFound(t *testing.T) {
 	}
 }
 
-func TestOnlyRequestsForIPv4WakeTheSpeaker(t *testing.T) {
+func TestOnlyARPToThisLinkWakesTheSpeaker(t *testing.T) {
 	l := newLAN(t)
-	hears, err := lan.OpenSocket(l.node, netip.MustParseAddr("192.0.2.11"), unix.ETH_P_ARP, requestsOnly)
+	hears, err := lan.OpenSocket(l.node, netip.MustParseAddr("192.0.2.11"), unix.ETH_P_ARP, fromOthers)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer hears.Close()
-	asker, err := lan.OpenSocket(l.client, client, unix.ETH_P_ARP, requestsOnly)
+	asker, err := lan.OpenSocket(l.client, client, unix.ETH_P_ARP, fromOthers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +287,7 @@ func TestOnlyRequestsForIPv4WakeTheSpeaker(t *testing.T) {
 		to lan.MAC
 		p  packet
 	}{
-		{lan.Everybody, packet{op: reply, sender: asker.MAC, senderIP: client, target: lan.Everybody, targetIP: client}},
+		{notForUs, packet{op: reply, sender: asker.MAC, senderIP: client, target: lan.Everybody, targetIP: client}},
 		{notForUs, packet{op: request, sender: asker.MAC, senderIP: client, targetIP: vip.Next()}},
 		{lan.Everybody, last},
 	} {
@@ -304,5 +311,25 @@ func TestOnlyRequestsForIPv4WakeTheSpeaker(t *testing.T) {
 	}
 	if n, err := hears.Receive(buf[:]); err == nil {
 		t.Errorf("also heard %v", buf[:n])
+	}
+}
+
+func TestAMachineWithTheSameAddressIsFoundAndToldOf(t *testing.T) {
+	l := newLAN(t)
+	netnstest.Run(t, l.client, "ip", "address", "add", vip.String()+"/24", "dev", "lan0")
+	want := "another machine on the LAN, " + linkAddress(t, l.client, "lan0") + ", has " + vip.String() + " as well"
+	told := make(chan string, 1)
+	s := l.speakWith(t, func(services []model.ServiceName, text string) { told <- fmt.Sprint(services) + text })
+	lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
+	select {
+	case got := <-told:
+		if !strings.HasPrefix(got, "[default/web]"+want) {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	case <-time.After(patience):
+		t.Fatal("told nothing")
+	}
+	if got := s.Problem(); !strings.HasPrefix(got, want) {
+		t.Errorf("the problem is %q, want %q", got, want)
 	}
 }

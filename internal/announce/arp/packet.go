@@ -61,3 +61,9 @@ func answer(q lan.Question, own lan.MAC) packet {
 func gratuitous(op operation, addr netip.Addr, own lan.MAC) packet {
 	return packet{op: op, sender: own, senderIP: addr, target: lan.Everybody, targetIP: addr}
 }
+
+// probe asks who has addr without saying that anybody has (RFC 5227, 2.1.1): nobody's cache changes by it, and another
+// machine with the address answers.
+func probe(addr netip.Addr, own lan.MAC) packet {
+	return packet{op: request, sender: own, senderIP: netip.IPv4Unspecified(), targetIP: addr}
+}

@@ -4,10 +4,10 @@
 // The addresses are on no interface, so nothing of them is left when the process ends, and the kernel never answers
 // for them itself: packets are taken by the dataplane before they are routed. A Speaker is an apply.Publisher: it
 // stops answering in the withdraw phase and starts when the dataplane is ready. What it announces is package
-// announce's plan; it decides nothing.
+// announce's plan; it decides nothing. Another machine that uses one of its addresses is noticed and told of, and
+// everybody is told again (RFC 5227, 2.4 c); the address is not given up.
 //
-// It knows no protocol: packages arp and ndp are its wires. It does not notice that another machine uses one of its
-// addresses.
+// It knows no protocol: packages arp and ndp are its wires.
 package lan
 
 import (
@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,7 +41,10 @@ type Config struct {
 	Node string
 	IPv6 bool                 // announce addresses of IPv6, else those of IPv4
 	Open func() (Wire, error) // opens the node's link, which may not be there
-	Log  *slog.Logger
+	// Conflict, optional, is told once when another machine keeps saying that it has an address. It must not call the
+	// Speaker.
+	Conflict func(services []model.ServiceName, text string)
+	Log      *slog.Logger
 }
 
 // Wire speaks one protocol on one link. Receive is called by one goroutine and the others by another; after Close,
@@ -48,11 +52,11 @@ type Config struct {
 type Wire interface {
 	Receive() (Question, error) // waits for the next
 	Answer(Question) error      // says to who asks that the address is here
-	Tell(netip.Addr) error      // says so to everybody
+	Tell(netip.Addr) error      // says so to everybody, and asks whether another has it
 	Close() error
 }
 
-// Question asks who has an address.
+// Question asks who has an address, or, where Addr and From are the same, says that MAC has it.
 type Question struct {
 	Addr netip.Addr
 	From netip.Addr // unspecified: who asks wants to know whether the address is free
@@ -66,14 +70,17 @@ type Speaker struct {
 
 	mu     sync.Mutex
 	plan   *announce.Plan
+	peers  []model.Peer // as of the last Publish
 	addrs  map[netip.Addr]*telling
 	broken error // why the link is not served; nil while it is
+	muted  bool
 }
 
 // telling is how often everybody was told of an address, and when to tell again.
 type telling struct {
 	times int
 	next  time.Time
+	rival rival
 }
 
 // New makes a Speaker. It says nothing before Run.
@@ -103,16 +110,20 @@ func (s *Speaker) Publish(_ context.Context, next *model.Snapshot, held func(mod
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.plan = s.plan.Next(next)
+	if s.muted {
+		return nil
+	}
+	if !slices.Equal(s.peers, next.Peers) { // where a network was in parts, some have not heard who has the address
+		s.peers = next.Peers
+		s.again()
+	}
 	for a := range s.plan.On(s.cfg.Node) {
 		if a.Addr.Is6() == s.cfg.IPv6 && s.addrs[a.Addr] == nil && !all(a.Services, held) {
 			s.addrs[a.Addr] = &telling{}
 			s.cfg.Log.Info("announcing a load balancer address", "address", a.Addr, "services", a.Services)
 		}
 	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.poke()
 	if len(s.addrs) == 0 {
 		return nil // a link that is not served hurts nobody
 	}
@@ -133,6 +144,31 @@ func (s *Speaker) Announced(a netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.addrs[a] != nil
+}
+
+// Mute makes the Speaker fall silent without a word, as if its program hung. When it may speak again, it announces
+// nothing before the next Publish.
+func (s *Speaker) Mute(muted bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.muted = muted; muted {
+		clear(s.addrs)
+	}
+}
+
+// again has every address told of as if it were new here. The mutex is held.
+func (s *Speaker) again() {
+	for _, t := range s.addrs {
+		t.times, t.next = 0, time.Time{}
+	}
+}
+
+// poke has tell look at the addresses.
+func (s *Speaker) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Run speaks on the link until ctx ends, and then returns nil. While the link is not there it is looked for.
@@ -167,9 +203,7 @@ func (s *Speaker) serving(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.broken = err
-	for _, t := range s.addrs {
-		*t = telling{}
-	}
+	s.again()
 }
 
 // serve answers and tells until ctx ends or the link fails.
@@ -190,6 +224,7 @@ func (s *Speaker) answer(w Wire) error {
 		if err != nil {
 			return err
 		}
+		s.claimed(q.From, q.MAC, time.Now())
 		// Who announces the address itself gets no answer: two of them would never end.
 		if q.From == q.Addr || !s.Announced(q.Addr) {
 			continue

@@ -25,7 +25,13 @@ var (
 // start runs a Speaker on a fake link until the bubble's test ends.
 func start(t *testing.T, open func() (lan.Wire, error)) *lan.Speaker {
 	t.Helper()
-	s := lan.New(lan.Config{Name: "test", Node: "node1", Log: lantest.Log(t), Open: open})
+	return startWith(t, lan.Config{Open: open})
+}
+
+func startWith(t *testing.T, cfg lan.Config) *lan.Speaker {
+	t.Helper()
+	cfg.Name, cfg.Node, cfg.Log = "test", "node1", lantest.Log(t)
+	s := lan.New(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -210,5 +216,86 @@ func TestPublishFailsWhileTheLinkIsNotThere(t *testing.T) {
 		there.Store(true)
 		time.Sleep(10 * time.Second)
 		lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
+	})
+}
+
+func TestAMutedSpeakerSaysNothingUntilItIsToldAnewWhatToAnnounce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFakeWire()
+		s := start(t, on(w))
+		lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
+		synctest.Wait()
+		w.take()
+		s.Mute(true)
+		lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
+		w.in <- lan.Question{Addr: vip, From: client, MAC: asker}
+		time.Sleep(time.Hour)
+		s.Mute(false)
+		synctest.Wait()
+		if got := w.take(); len(got) > 0 || s.Announced(vip) {
+			t.Errorf("said %+v", got)
+		}
+		began := time.Now()
+		lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
+		synctest.Wait()
+		if at := tellings(began, w.take(), vip); len(at) != 1 {
+			t.Errorf("told at %v", at)
+		}
+	})
+}
+
+func TestAChangeOfPeersIsToldToEverybody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFakeWire()
+		s := start(t, on(w))
+		lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		w.take()
+		began := time.Now()
+		healed := lantest.World(vip, "web").WithPeers([]model.Peer{{NodeName: "node2"}})
+		lantest.Apply(t, s, healed, lantest.Nobody)
+		lantest.Apply(t, s, healed, lantest.Nobody)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if at := tellings(began, w.take(), vip); len(at) != 1 || at[0] != 0 {
+			t.Errorf("told at %v, want once at once", at)
+		}
+	})
+}
+
+func TestAClaimThatIsRepeatedIsAConflict(t *testing.T) {
+	theirs := lan.Question{Addr: vip, From: vip, MAC: asker}
+	synctest.Test(t, func(t *testing.T) {
+		w := newFakeWire()
+		var told []string
+		s := startWith(t, lan.Config{Open: on(w), Conflict: func(_ []model.ServiceName, text string) { told = append(told, text) }})
+		lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		w.take()
+		began := time.Now()
+		w.in <- theirs // as of a node that takes the address over
+		time.Sleep(500 * time.Millisecond)
+		w.in <- theirs
+		synctest.Wait()
+		if len(told) > 0 || s.Problem() != "" {
+			t.Fatalf("told %q at once", told)
+		}
+		time.Sleep(time.Second)
+		if at := tellings(began, w.take(), vip); len(at) != 1 || at[0] != 1100*time.Millisecond {
+			t.Errorf("told everybody at %v, want once after 1.1 s", at)
+		}
+		for range 3 {
+			w.in <- theirs
+			synctest.Wait()
+		}
+		if len(told) != 1 || s.Problem() != told[0] {
+			t.Errorf("told %q, and the problem is %q", told, s.Problem())
+		}
+		time.Sleep(2 * time.Minute)
+		if s.Problem() != "" {
+			t.Errorf("still: %s", s.Problem())
+		}
 	})
 }

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package ndp makes IPv6 load balancer addresses known on a node's link by Neighbor Discovery (RFC 4861). A filter in
-// the kernel lets only solicitations through to the process.
+// the kernel lets only solicitations and advertisements through to the process.
 //
 // Which addresses, and when, is package lan's Speaker's; this is its wire.
 package ndp
@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minato/internal/announce/lan"
+	"minato/internal/model"
 	"minato/internal/netns"
 )
 
@@ -26,23 +27,26 @@ type Config struct {
 	Netns netns.NS
 	Addr  netip.Addr // the node's own of IPv6: the link that has it is the one to speak on
 	Log   *slog.Logger
+	// Conflict is as in lan.Config.
+	Conflict func(services []model.ServiceName, text string)
 }
 
 // New makes a Speaker of Neighbor Discovery. It says nothing before Run.
 func New(cfg Config) *lan.Speaker {
-	return lan.New(lan.Config{Name: "ndp", Node: cfg.Node, IPv6: true, Log: cfg.Log, Open: func() (lan.Wire, error) {
+	return lan.New(lan.Config{Name: "ndp", Node: cfg.Node, IPv6: true, Log: cfg.Log, Conflict: cfg.Conflict, Open: func() (lan.Wire, error) {
 		return open(cfg.Netns, cfg.Addr)
 	}})
 }
 
-// solicitationsOnly lets neighbour solicitations through that came to this link or to many, not what the link sends
-// itself. The packet begins behind the Ethernet header.
-var solicitationsOnly = []bpf.Instruction{
+// fromOthers lets neighbour solicitations and advertisements through that came to this link or to many, not what the
+// link sends itself. The packet begins behind the Ethernet header.
+var fromOthers = []bpf.Instruction{
 	bpf.LoadExtension{Num: bpf.ExtType},
-	bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: unix.PACKET_MULTICAST, SkipTrue: 5},
+	bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: unix.PACKET_MULTICAST, SkipTrue: 6},
 	bpf.LoadAbsolute{Off: 6, Size: 1},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_ICMPV6, SkipTrue: 3},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_ICMPV6, SkipTrue: 4},
 	bpf.LoadAbsolute{Off: headerLen, Size: 1},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: advertisement, SkipTrue: 1},
 	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: solicitation, SkipTrue: 1},
 	bpf.RetConstant{Val: maxPacket},
 	bpf.RetConstant{Val: 0},
@@ -62,7 +66,7 @@ type wire struct {
 }
 
 func open(ns netns.NS, addr netip.Addr) (*wire, error) {
-	s, err := lan.OpenSocket(ns, addr, unix.ETH_P_IPV6, solicitationsOnly)
+	s, err := lan.OpenSocket(ns, addr, unix.ETH_P_IPV6, fromOthers)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +81,7 @@ func open(ns netns.NS, addr netip.Addr) (*wire, error) {
 	return w, nil
 }
 
-// Receive returns the next solicitation.
+// Receive returns the next solicitation, or what an advertisement says.
 func (w *wire) Receive() (lan.Question, error) {
 	var buf [maxPacket]byte
 	for {
@@ -99,13 +103,15 @@ func (w *wire) Answer(q lan.Question) error {
 	return w.socket.Send(q.MAC, advertise(q.Addr, w.own, q.From, w.socket.MAC))
 }
 
-// Tell advertises to everybody, and joins the group in which the address is asked for: else neither the link nor a
+// Tell advertises to everybody, asks whether another machine has the address (RFC 4862, 5.4), and joins the group in which the address is asked for: else neither the link nor a
 // switch that listens to MLD would let the questions through.
 func (w *wire) Tell(a netip.Addr) error {
 	if err := w.join(group(a)); err != nil {
 		return err
 	}
-	return w.socket.Send(multicast(allNodes), advertise(a, w.own, allNodes, w.socket.MAC))
+	return errors.Join(
+		w.socket.Send(multicast(allNodes), advertise(a, w.own, allNodes, w.socket.MAC)),
+		w.socket.Send(multicast(group(a)), probe(a)))
 }
 
 // join joins a group once. It is left with the socket: to hear of an address that is no longer here hurts nobody.

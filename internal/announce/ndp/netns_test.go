@@ -12,6 +12,7 @@ import (
 
 	"minato/internal/announce/lan"
 	"minato/internal/announce/lan/lantest"
+	"minato/internal/model"
 	"minato/internal/netns"
 	"minato/internal/netns/netnstest"
 )
@@ -36,7 +37,12 @@ func newLink(t *testing.T) link {
 // speak runs a Speaker on the node until the test ends.
 func (l link) speak(t *testing.T) *lan.Speaker {
 	t.Helper()
-	s := New(Config{Node: "node1", Netns: l.node, Addr: node, Log: lantest.Log(t)})
+	return l.speakWith(t, nil)
+}
+
+func (l link) speakWith(t *testing.T, conflict func([]model.ServiceName, string)) *lan.Speaker {
+	t.Helper()
+	s := New(Config{Node: "node1", Netns: l.node, Addr: node, Log: lantest.Log(t), Conflict: conflict})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -140,5 +146,21 @@ func TestTheNodesOwnAddressIsTheKernels(t *testing.T) {
 	}
 	if got := l.known(t, vip.Next(), 300*time.Millisecond); got != "" {
 		t.Errorf("an address that nobody has is answered by %s", got)
+	}
+}
+
+func TestAMachineWithTheSameAddressIsFoundAndToldOf(t *testing.T) {
+	l := newLink(t)
+	netnstest.Run(t, l.client, "ip", "address", "add", vip.String()+"/64", "dev", "lan0", "nodad")
+	told := make(chan string, 1)
+	s := l.speakWith(t, func(_ []model.ServiceName, text string) { told <- text })
+	lantest.Apply(t, s, lantest.World(vip, "web"), lantest.Nobody)
+	select {
+	case got := <-told:
+		if !strings.Contains(got, vip.String()) {
+			t.Errorf("told %q", got)
+		}
+	case <-time.After(patience):
+		t.Fatal("told nothing")
 	}
 }

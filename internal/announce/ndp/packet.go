@@ -26,7 +26,8 @@ const (
 // allNodes is who hears what is told to everybody (RFC 4291, 2.7.1).
 var allNodes = netip.MustParseAddr("ff02::1")
 
-// parse reads a solicitation; ok is false for anything that RFC 4861, 7.1.1 does not let pass.
+// parse reads a solicitation or an advertisement; ok is false for anything that RFC 4861, 7.1.1 and 7.1.2 do not let
+// pass.
 func parse(b []byte) (q lan.Question, ok bool) {
 	if len(b) < solicitLen || b[0]>>4 != 6 || b[6] != unix.IPPROTO_ICMPV6 || b[7] != 255 {
 		return q, false
@@ -36,7 +37,8 @@ func parse(b []byte) (q lan.Question, ok bool) {
 		return q, false
 	}
 	b = b[:headerLen+length]
-	if b[40] != solicitation || b[41] != 0 || checksum(b) != 0 {
+	advertised := b[40] == advertisement
+	if !advertised && b[40] != solicitation || b[41] != 0 || checksum(b) != 0 {
 		return q, false
 	}
 	q.From, q.Addr = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[48:64]))
@@ -44,10 +46,15 @@ func parse(b []byte) (q lan.Question, ok bool) {
 		if len(options) < 2 || options[1] == 0 || len(options) < 8*int(options[1]) {
 			return q, false
 		}
-		if options[0] == sourceLinkAddress && options[1] == 1 {
+		if options[1] == 1 && (options[0] == sourceLinkAddress && !advertised || options[0] == targetLinkAddress && advertised) {
 			q.MAC = lan.MAC(options[2:8])
 		}
 		options = options[8*int(options[1]):]
+	}
+	if advertised {
+		if q.From = q.Addr; q.MAC == (lan.MAC{}) {
+			return q, false
+		}
 	}
 	return q, !q.Addr.IsMulticast() && (q.From.IsUnspecified() || q.From.IsGlobalUnicast() || q.From.IsLinkLocalUnicast())
 }
@@ -66,6 +73,17 @@ func advertise(addr, from, to netip.Addr, own lan.MAC) []byte {
 	copy(b[48:], addr.AsSlice())
 	b[64], b[65] = targetLinkAddress, 1
 	copy(b[66:], own[:])
+	binary.BigEndian.PutUint16(b[42:], checksum(b))
+	return b
+}
+
+// probe asks whether anybody has addr, without saying who asks.
+func probe(addr netip.Addr) []byte {
+	b := make([]byte, solicitLen)
+	b[0], b[5], b[6], b[7] = 6<<4, solicitLen-headerLen, unix.IPPROTO_ICMPV6, 255
+	copy(b[24:], group(addr).AsSlice())
+	b[40] = solicitation
+	copy(b[48:], addr.AsSlice())
 	binary.BigEndian.PutUint16(b[42:], checksum(b))
 	return b
 }

@@ -49,7 +49,7 @@ func TestWhatRFC4861SaysToDiscardIs(t *testing.T) {
 		"a hop limit below 255: it crossed a router": func(b []byte) []byte { b[7] = 254; return b },
 		"a wrong checksum":                           func(b []byte) []byte { b[43] ^= 1; return b },
 		"a code":                                     func(b []byte) []byte { b[41] = 1; return sealed(b) },
-		"an advertisement":                           func(b []byte) []byte { b[40] = advertisement; return sealed(b) },
+		"an advertisement that says not where":       func(b []byte) []byte { b[40] = advertisement; return sealed(b) },
 		"an option without length":                   func(b []byte) []byte { b[65] = 0; return sealed(b) },
 		"an option that ends too late":               func(b []byte) []byte { b[65] = 2; return sealed(b) },
 		"a multicast target":                         func(b []byte) []byte { b[48] = 0xff; return sealed(b) },
@@ -87,8 +87,23 @@ func TestGroupsAreThoseOfRFC4291(t *testing.T) {
 	}
 }
 
+func TestAnAdvertisementIsAClaim(t *testing.T) {
+	q, ok := parse(advertise(vip, node, allNodes, lan.MAC{2, 0, 0, 0, 0, 7}))
+	if want := (lan.Question{Addr: vip, From: vip, MAC: lan.MAC{2, 0, 0, 0, 0, 7}}); !ok || q != want {
+		t.Errorf("read as %+v (%t), want %+v", q, ok, want)
+	}
+}
+
+func TestAProbeAsksAsNobody(t *testing.T) {
+	q, ok := parse(probe(vip))
+	if want := (lan.Question{Addr: vip, From: netip.IPv6Unspecified()}); !ok || q != want {
+		t.Errorf("read as %+v (%t), want %+v", q, ok, want)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte{})
+	f.Add(advertise(vip, vip, allNodes, lan.MAC{1}))
 	f.Add(solicit(vip))
 	f.Add(solicit(vip)[:solicitLen])
 	f.Fuzz(func(t *testing.T, b []byte) {

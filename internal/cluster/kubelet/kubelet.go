@@ -96,6 +96,8 @@ type Kubelet struct {
 
 	registered chan struct{}           // closed by the node's own loop
 	node       atomic.Pointer[v1.Node] // as it was last written
+	leaving    atomic.Bool
+	leavingSet chan struct{} // wakes the node's own loop
 
 	recorder record.EventRecorderLogger
 	events   record.EventBroadcaster
@@ -144,7 +146,7 @@ func New(cfg Config) (*Kubelet, error) {
 	}
 	k := &Kubelet{
 		cfg: cfg, capacity: capacity, begun: time.Now(), admission: admission, limit: cgroup.Set,
-		registered: make(chan struct{}), workers: make(map[types.UID]*worker),
+		registered: make(chan struct{}), leavingSet: make(chan struct{}, 1), workers: make(map[types.UID]*worker),
 		puller: newPuller(), restarts: flowcontrol.NewBackOff(backOffBase, backOffLimit),
 		statuses: newStatusWriter(cfg.Client, cfg.Log), tokens: newTokens(cfg.Client), watcher: newWatcher(),
 	}
@@ -160,6 +162,21 @@ func New(cfg Config) (*Kubelet, error) {
 // Registered is closed when the Node object first says what this run of the kubelet has found. Until then it says what
 // an earlier run did.
 func (k *Kubelet) Registered() <-chan struct{} { return k.registered }
+
+// SetLeaving says that the node is being stopped, or no longer: it and its pods are then not ready, so that nobody is
+// sent there, although they run on. It returns at once; the API says so a moment later.
+func (k *Kubelet) SetLeaving(leaving bool) {
+	k.leaving.Store(leaving)
+	select {
+	case k.leavingSet <- struct{}{}:
+	default:
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, w := range k.workers {
+		w.poke()
+	}
+}
 
 // Run registers the node and runs its pods until ctx ends. It then waits for what is under way and leaves the
 // containers running. Pods that run already are adopted. An outage of the API or the runtime is waited for; only a

@@ -85,6 +85,7 @@ func (k *Kubelet) runNode(ctx context.Context) {
 				<-leased
 			}
 			return
+		case <-k.leavingSet:
 		case <-wait:
 		}
 	}
@@ -194,6 +195,10 @@ func (k *Kubelet) describe(ctx context.Context, node *v1.Node) {
 	setCondition(s, v1.NodeMemoryPressure, v1.ConditionFalse, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
 	setCondition(s, v1.NodeDiskPressure, v1.ConditionFalse, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
 	setCondition(s, v1.NodePIDPressure, v1.ConditionFalse, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+	if k.leaving.Load() {
+		setCondition(s, v1.NodeReady, v1.ConditionFalse, "KubeletNotReady", "node is shutting down")
+		return
+	}
 	if err := k.runtimeReady(ctx); err != nil {
 		setCondition(s, v1.NodeReady, v1.ConditionFalse, "KubeletNotReady", err.Error())
 		return

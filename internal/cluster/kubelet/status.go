@@ -41,6 +41,7 @@ type report struct {
 	hostIPs []netip.Addr
 	stopped bool     // no container runs or will run
 	verdict *verdict // why the node has ended the pod, nil if it has not
+	leaving bool     // the node is being stopped
 }
 
 // status computes the status of a pod in the API (generateAPIPodStatus of pkg/kubelet). It is pure but for the time
@@ -101,6 +102,9 @@ func (r report) conditions(s *v1.PodStatus) {
 		own = append(own, *pending)
 	}
 	for _, c := range own {
+		if r.leaving && c.Type == v1.PodReady {
+			c.Status, c.Reason, c.Message = v1.ConditionFalse, "NodeShutdown", "The node is being stopped"
+		}
 		c.LastTransitionTime = metav1.Now()
 		if _, old := podutil.GetPodConditionFromList(r.old.Conditions, c.Type); old != nil && old.Status == c.Status {
 			c.LastTransitionTime = old.LastTransitionTime

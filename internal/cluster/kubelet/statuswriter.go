@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -36,7 +37,8 @@ type statusWriter struct {
 type written struct {
 	id      identity
 	wanted  v1.PodStatus
-	api     v1.PodStatus // the API's, as of our last write or the first sight of the pod
+	api     v1.PodStatus // the API's, as of version
+	version uint64       // of the pod: that of our last write, or a newer one that the watch has shown
 	queued  bool
 	waiters []chan struct{} // closed when wanted is written or the pod is gone
 }
@@ -51,8 +53,11 @@ func (w *statusWriter) set(pod *v1.Pod, s v1.PodStatus) {
 	defer w.mu.Unlock()
 	p := w.pods[pod.UID]
 	if p == nil {
-		p = &written{id: identify(pod), api: *pod.Status.DeepCopy()}
+		p = &written{id: identify(pod), api: *pod.Status.DeepCopy(), version: versionOf(pod)}
 		w.pods[pod.UID] = p
+	}
+	if v := versionOf(pod); v > p.version { // somebody else has written, as the controller of Nodes does
+		p.api, p.version = *pod.Status.DeepCopy(), v
 	}
 	// The others' conditions are the newest the watch has shown, on both sides: the patch then leaves them alone.
 	p.api.Conditions = append(kept(p.api.Conditions, true), kept(pod.Status.Conditions, false)...)
@@ -66,6 +71,15 @@ func (w *statusWriter) set(pod *v1.Pod, s v1.PodStatus) {
 	case w.wake <- struct{}{}:
 	default:
 	}
+}
+
+// versionOf is the pod's resource version, which the API's store counts up; 0 where there is none.
+func versionOf(pod *v1.Pod) uint64 {
+	v, err := strconv.ParseUint(pod.ResourceVersion, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return v
 }
 
 // kept are the conditions that are the kubelet's, or that are not.
@@ -177,7 +191,7 @@ func (w *statusWriter) write(ctx context.Context, uid types.UID) error {
 		w.queue = append(w.queue, uid)
 		return err
 	}
-	p.api = answer
+	p.api, p.version = answer.Status, versionOf(answer)
 	if !apiequality.Semantic.DeepEqual(to, p.wanted) { // set again meanwhile
 		w.queue = append(w.queue, uid)
 		return nil
@@ -189,22 +203,22 @@ func (w *statusWriter) write(ctx context.Context, uid types.UID) error {
 
 // patch sends the difference alone, so that what others write stays. The UID makes it fail for another pod of the
 // same name.
-func (w *statusWriter) patch(ctx context.Context, id identity, from, to v1.PodStatus) (v1.PodStatus, error) {
+func (w *statusWriter) patch(ctx context.Context, id identity, from, to v1.PodStatus) (*v1.Pod, error) {
 	before, err := json.Marshal(v1.Pod{Status: from})
 	if err != nil {
-		return from, err
+		return nil, err
 	}
 	after, err := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: id.uid}, Status: to})
 	if err != nil {
-		return from, err
+		return nil, err
 	}
 	patch, err := strategicpatch.CreateTwoWayMergePatch(before, after, v1.Pod{})
 	if err != nil {
-		return from, err
+		return nil, err
 	}
 	pod, err := w.client.CoreV1().Pods(id.namespace).Patch(ctx, id.name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if err != nil {
-		return from, fmt.Errorf("patching the status of pod %s/%s: %w", id.namespace, id.name, err)
+		return nil, fmt.Errorf("patching the status of pod %s/%s: %w", id.namespace, id.name, err)
 	}
-	return pod.Status, nil
+	return pod, nil
 }

@@ -132,3 +132,26 @@ func TestConditionsOfOthersStay(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatOthersSetOfOursIsSetBack(t *testing.T) {
+	pod := specified("a", v1.RestartPolicyAlways)
+	pod.ResourceVersion = "7"
+	writing(t, pod, always(nil), func(w *statusWriter, client *fake.Clientset, _ func() int) {
+		ready := v1.PodStatus{Conditions: []v1.PodCondition{{Type: v1.PodReady, Status: v1.ConditionTrue}}}
+		w.set(pod, ready)
+		synctest.Wait()
+		marked, err := client.CoreV1().Pods("ns").Get(context.Background(), "p", metav1.GetOptions{})
+		if err != nil || len(marked.Status.Conditions) != 1 {
+			t.Fatal(marked.Status, err)
+		}
+		marked.ResourceVersion, marked.Status.Conditions[0].Status = "8", v1.ConditionFalse // as of a node that was not heard of
+		if _, err := client.CoreV1().Pods("ns").UpdateStatus(context.Background(), marked, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.set(marked, ready)
+		synctest.Wait()
+		if got, err := client.CoreV1().Pods("ns").Get(context.Background(), "p", metav1.GetOptions{}); err != nil || got.Status.Conditions[0].Status != v1.ConditionTrue {
+			t.Errorf("conditions %+v, %v", got.Status.Conditions, err)
+		}
+	})
+}

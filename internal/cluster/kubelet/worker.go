@@ -270,7 +270,7 @@ func (w *worker) newReport(runtime *kubecontainer.PodStatus) report {
 	}
 	return report{
 		pod: w.pod, old: old, runtime: runtime, waiting: w.waiting,
-		probes: w.k.monitor.State, hostIPs: w.k.cfg.Addresses,
+		probes: w.k.monitor.State, hostIPs: w.k.cfg.Addresses, leaving: w.k.leaving.Load(),
 	}
 }
 

@@ -51,6 +51,7 @@ type Node struct {
 	Addrs    []netip.Addr
 	PodCIDRs []netip.Prefix
 	Host     bool // the node is the host's namespace itself; then it is the only node
+	Unlinked bool // its link to the LAN is down, see Network.SetLinked
 }
 
 // DefaultMTU is used where Config.MTU is 0.

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
+
+	"minato/internal/netns"
 )
 
 // makeLAN makes the namespace with the bridge.
@@ -67,13 +70,68 @@ func (c *Config) connect(ctx context.Context, lan *space, port string, to *space
 			return nil, fmt.Errorf("add %s to the bridge: %w", port, err)
 		}
 	}
-	err = errors.Join(lan.setLink(near, nil, c.mtu()), to.setLink(far, hardwareAddr(addr), c.mtu()))
-	if err != nil {
+	if err := to.setLink(far, hardwareAddr(addr), c.mtu()); err != nil {
+		return nil, err
+	}
+	if c.unlinked(port) {
+		return far, lan.unlink(near)
+	}
+	if err := lan.setLink(near, nil, c.mtu()); err != nil {
 		return nil, err
 	}
 	lan.settle(ctx, near)
 	to.settle(ctx, far)
 	return far, nil
+}
+
+func (c *Config) unlinked(port string) bool {
+	return slices.ContainsFunc(c.Nodes, func(n Node) bool { return n.Unlinked && bridgePort(n.Name) == port })
+}
+
+// unlink takes a port of the bridge down, so that the link at its other end has no carrier: as if the cable was pulled.
+// The node's own end keeps its addresses and routes.
+func (s *space) unlink(port netlink.Link) error {
+	if err := s.LinkSetDown(port); err != nil {
+		return fmt.Errorf("take %s down in %s: %w", port.Attrs().Name, s.ns, err)
+	}
+	return nil
+}
+
+// ErrHostNode says that a node is the host itself, which has no link to a LAN of ours.
+var ErrHostNode = errors.New("the node is the host itself")
+
+// SetLinked pulls the cable of a node, or plugs it in again and waits until it carries. What happens to a node so does
+// to the pods on it: they run on, and nobody else reaches them. Another Up needs Node.Unlinked to leave it so.
+func (n *Network) SetLinked(ctx context.Context, name string, linked bool) error {
+	node, err := n.node(name)
+	if err != nil {
+		return err
+	}
+	if node.Host {
+		return ErrHostNode
+	}
+	lan, err := openSpace(netns.At(NetnsPath(n.cfg.Name, lanName)))
+	if err != nil {
+		return err
+	}
+	defer lan.Close()
+	port, err := lan.LinkByName(bridgePort(name))
+	if err != nil {
+		return fmt.Errorf("find the port of %s in %s: %w", name, lan.ns, err)
+	}
+	if !linked {
+		return lan.unlink(port)
+	}
+	if err := lan.setLink(port, nil, n.cfg.mtu()); err != nil {
+		return err
+	}
+	far, err := node.LinkByName(uplink)
+	if err != nil {
+		return fmt.Errorf("find link %s in %s: %w", uplink, node.ns, err)
+	}
+	lan.settle(ctx, port)
+	node.settle(ctx, far)
+	return nil
 }
 
 // pair finds both ends of a link into the LAN. Ends that do not belong together are deleted.
