@@ -30,6 +30,7 @@ func (u *instanceRun) control(pods func(context.Context) *kube.Pods) web.Backend
 		Service: u.service,
 		Images:  u.imageNames,
 		Load:    u.load,
+		Page:    u.page(pods),
 	}
 }
 

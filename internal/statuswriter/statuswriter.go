@@ -62,6 +62,7 @@ type Writer struct {
 	backoff map[model.ServiceName]backoff
 	told    map[model.ServiceName]string // the problem that was last told of, by Service
 	config  string                       // what was last told of the configuration
+	settled bool                         // the last round reached all that is decided
 }
 
 type written struct {
@@ -113,7 +114,13 @@ func (w *Writer) Run(ctx context.Context) error {
 			due = true
 		}
 		s := w.cfg.Source.Current()
-		if !s.Complete || !due && !w.concerned(s) {
+		if !s.Complete {
+			continue
+		}
+		if !due && !w.concerned(s) {
+			if w.settled { // what was decided holds for this revision, too
+				w.cfg.Board.Report("", Component, s.Revision, nil)
+			}
 			continue
 		}
 		if again := w.round(ctx, s); again > 0 {
@@ -136,6 +143,7 @@ func (w *Writer) round(ctx context.Context, s *model.Snapshot) (again time.Durat
 	w.forget(s)
 	plan := ipam.Allocate(s, w.given())
 	if plan == nil {
+		w.settled = false
 		w.standAside(ctx, s)
 		return 0
 	}
@@ -164,7 +172,9 @@ func (w *Writer) round(ctx context.Context, s *model.Snapshot) (again time.Durat
 		soon(w.cfg.SeenWithin) // if a write does not show by then, somebody undid it
 	}
 	w.tellConfig(ctx, s.LoadBalancing, plan.Warnings)
-	w.cfg.Board.Report("", Component, s.Revision, w.state(s, plan))
+	state := w.state(s, plan)
+	w.settled = state == nil
+	w.cfg.Board.Report("", Component, s.Revision, state)
 	return again
 }
 

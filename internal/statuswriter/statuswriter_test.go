@@ -349,3 +349,16 @@ func TestAMassOfServicesGetsAddressesOnce(t *testing.T) {
 		t.Errorf("%d addresses in %d writes", len(seen), c.writes.Load())
 	}
 }
+
+func TestWhatDoesNotConcernAddressesIsReachedAtOnce(t *testing.T) {
+	c := start(t, nil, balancer("web"))
+	c.wait(t, "web", "192.0.2.200")
+	plain := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "plain"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.30", Ports: []corev1.ServicePort{{Port: 80}}}}
+	if _, err := c.CoreV1().Services("default").Create(t.Context(), plain, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the revision with the other Service", func() bool {
+		s := c.builder.Current()
+		return s.Service(model.ServiceName{Namespace: "default", Name: "plain"}) != nil && status.Reached(s.Revision)(c.board.Entries())
+	})
+}

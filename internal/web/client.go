@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/url"
 	"strconv"
 	"strings"
@@ -43,6 +45,22 @@ func (c *Client) Get(ctx context.Context, path string, q url.Values, out io.Writ
 	}
 	exit, _ = strconv.Atoi(res.Header.Get(ExitHeader)) // absent: 0
 	return exit, nil
+}
+
+// Page passes requests for the page of the instance on, path by path, to what the instance serves below /dashboard.
+// The caller has checked who asks.
+func (c *Client) Page() http.Handler {
+	return &httputil.ReverseProxy{
+		Transport:     c.http.Transport,
+		FlushInterval: -1, // events are to be seen at once
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.URL.Path = "http", "minato", "/dashboard"+r.In.URL.Path
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, "the instance does not answer: "+err.Error(), http.StatusBadGateway)
+		},
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
 }
 
 // Nodes lists the nodes of the instance.

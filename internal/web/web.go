@@ -60,6 +60,7 @@ type Backend struct {
 	Images  func(ctx context.Context) ([]string, error)
 	Load    func(ctx context.Context, r io.Reader) ([]string, error)
 	Metrics http.Handler
+	Page    http.Handler // below /dashboard
 }
 
 // ErrNotFound marks an error that means: what was asked for is not there.
@@ -142,6 +143,9 @@ func (b Backend) routes() http.Handler {
 		images, err := b.Load(r.Context(), r.Body)
 		replyJSON(w, images, err)
 	})
+	if b.Page != nil {
+		mux.Handle("GET /dashboard/", http.StripPrefix("/dashboard", b.Page))
+	}
 	if b.Metrics != nil {
 		mux.Handle("GET /metrics", b.Metrics)
 	}

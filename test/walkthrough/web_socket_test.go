@@ -11,10 +11,8 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -47,51 +45,34 @@ spec:
     http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: chat, port: {name: http}}}}]}
 `
 
-// chat is a page that greets its server over a WebSocket. The picture, and with it the page, is complete when the
-// server has heard the page say that it got the echo.
-type chat struct {
-	heard chan struct{}
-	once  sync.Once
-}
-
-const chatPage = `<!doctype html><title>chat</title><link rel="icon" href="data:,">
-<body style="font: 20px sans-serif"><h1>chat</h1><p id="log">connecting</p><img src="/picture" alt="">
-<script>
-const socket = new WebSocket("wss://" + location.host + "/socket");
-socket.onopen = () => socket.send("hello");
-socket.onmessage = m => { document.getElementById("log").textContent = "echo: " + m.data; if (m.data == "hello") socket.send("heard"); };
-socket.onerror = () => { document.getElementById("log").textContent = "failed"; };
-</script>`
-
-func (c *chat) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// chat is a site with a page that greets its server over a WebSocket.
+func chat(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/":
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		fmt.Fprint(w, chatPage)
-	case "/picture":
-		select {
-		case <-c.heard:
-		case <-time.After(podTime):
-		}
-		w.Header().Set("Content-Type", "image/svg+xml")
-		fmt.Fprint(w, `<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20"><circle cx="10" cy="10" r="8"/></svg>`)
 	case "/socket":
-		websocket.Handler(c.talk).ServeHTTP(w, r)
+		websocket.Handler(echo).ServeHTTP(w, r)
 	default:
 		http.NotFound(w, r)
 	}
 }
 
-// talk sends everything back, until it is told to hang up.
-func (c *chat) talk(s *websocket.Conn) {
+const chatPage = `<!doctype html><title>chat</title><link rel="icon" href="data:,">
+<body style="font: 20px sans-serif"><h1>chat</h1><p id="log">connecting</p>
+<script>
+const socket = new WebSocket("wss://" + location.host + "/socket");
+socket.onopen = () => socket.send("hello");
+socket.onmessage = m => { document.getElementById("log").textContent = "echo: " + m.data; };
+socket.onerror = () => { document.getElementById("log").textContent = "failed"; };
+</script>`
+
+// echo sends everything back, until it is told to hang up.
+func echo(s *websocket.Conn) {
 	for {
 		var text string
 		if err := websocket.Message.Receive(s, &text); err != nil || text == "hang up" {
 			return
-		}
-		if text == "heard" {
-			c.once.Do(func() { close(c.heard) })
-			continue
 		}
 		if err := websocket.Message.Send(s, text); err != nil {
 			return
@@ -101,8 +82,7 @@ func (c *chat) talk(s *websocket.Conn) {
 
 // webSocket is by an own site: the article points at the YAML of others.
 func (e ways) webSocket(t *testing.T) {
-	server := &chat{heard: make(chan struct{})}
-	e.w.Internet.Serve(t, "172.217.31.170:8000", server)
+	e.w.Internet.Serve(t, "172.217.31.170:8000", http.HandlerFunc(chat))
 	dir := certificate(t, "chat.example.com")
 	e.w.Kubectl(t, "create", "secret", "tls", "chat-tls", "--cert="+dir+"/tls.crt", "--key="+dir+"/tls.key")
 	file := filepath.Join(dir, "chat.yaml")
@@ -164,34 +144,12 @@ func (e ways) talk(t *testing.T, at, authority string) {
 	}
 }
 
-// browse opens the site in a browser that trusts this one certificate, and looks at what the page has become. Set
-// MINATO_SCREENSHOTS to a folder to look at it, too.
+// browse opens the site in a browser that trusts this one certificate, and looks at what the page has become.
 func (e ways) browse(t *testing.T, at, authority string) {
-	browser, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Skip("no chromium on this machine (apt-get install chromium)")
-	}
-	shots := os.Getenv("MINATO_SCREENSHOTS")
-	if shots == "" {
-		shots = t.TempDir()
-	}
-	flags := []string{
-		browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir=" + t.TempDir(), "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=600,300",
-		"--host-resolver-rules=MAP chat.example.com " + at + ", MAP * ~NOTFOUND", "--ignore-certificate-errors-spki-list=" + keyHash(t, authority),
-	}
-	const url = "https://chat.example.com/"
-	r := e.w.OnLAN(append(flags, "--dump-dom", url)...)
-	if !strings.Contains(r.Stdout, "echo: hello") {
-		t.Errorf("the page has become (%v):\n%s", r.Err, r.Output())
-	}
-	picture := filepath.Join(shots, "ingress-websocket.png")
-	if r := e.w.OnLAN(append(flags, "--screenshot="+picture, url)...); r.Err != nil {
-		t.Errorf("%v\n%s", r.Err, r.Output())
-	}
-	if info, err := os.Stat(picture); err != nil || info.Size() == 0 {
-		t.Errorf("no screenshot: %v", err)
-	}
+	b := e.w.Browse(t, "https://chat.example.com/", "--host-resolver-rules=MAP chat.example.com "+at+", MAP * ~NOTFOUND",
+		"--ignore-certificate-errors-spki-list="+keyHash(t, authority), "--window-size=600,300")
+	b.Until(t, `document.getElementById("log")?.textContent == "echo: hello"`)
+	b.Screenshot(t, "ingress-websocket")
 }
 
 // keyHash names a certificate's key, as browsers pin it.
