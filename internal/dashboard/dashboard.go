@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"minato/internal/model"
@@ -130,13 +129,4 @@ func (c Config) explain(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(answer) // who went away needs no answer
-}
-
-// HostOf is the address of "address:port", as a Backend has it.
-func HostOf(address string) string {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return address
-	}
-	return ap.Addr().String()
 }

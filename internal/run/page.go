@@ -1,47 +1,35 @@
 package run
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
+	"errors"
 	"net/http"
+	"strings"
 
 	"minato/internal/dashboard"
-	"minato/internal/web"
+	"minato/internal/explain"
+	"minato/internal/source/kube"
 )
 
 // page is what `minato dashboard` shows.
-func (u *instanceRun) page(pods podGetter) http.Handler {
+func (u *instanceRun) page(pods func(context.Context) *kube.Pods) http.Handler {
 	return dashboard.Handler(dashboard.Config{
 		Instance: u.inst.Name, Source: u.builder, Board: u.board, Own: except(),
 		Explain: func(ctx context.Context, to, from, protocol string) (dashboard.Answer, error) {
-			q := web.Query{From: from, Protocol: protocol}
-			var text, data bytes.Buffer
-			if _, err := u.explain(ctx, to, q, pods, &text); err != nil {
+			p := pods(ctx)
+			r, err := explain.Explain(u.world(p), explain.Query{To: to, From: from, Protocol: protocol})
+			if err = errors.Join(p.Err(), err); err != nil {
 				return dashboard.Answer{}, err
 			}
-			q.JSON = true
-			if _, err := u.explain(ctx, to, q, pods, &data); err != nil {
+			var text strings.Builder
+			if err := r.WriteText(&text); err != nil {
 				return dashboard.Answer{}, err
 			}
-			return pageAnswer(text.String(), data.Bytes())
+			a := dashboard.Answer{Verdict: string(r.Verdict), Text: text.String(), Service: r.Service, Addrs: []string{}}
+			for _, b := range r.Backends {
+				a.Addrs = append(a.Addrs, b.Addr.Addr().String())
+			}
+			return a, nil
 		},
 	})
-}
-
-// pageAnswer takes from an explanation what the page marks.
-func pageAnswer(text string, data []byte) (dashboard.Answer, error) {
-	var r struct {
-		Verdict, Service string
-		Backends         []struct{ Address string }
-	}
-	if err := json.Unmarshal(data, &r); err != nil {
-		return dashboard.Answer{}, fmt.Errorf("read the explanation: %w", err)
-	}
-	a := dashboard.Answer{Verdict: r.Verdict, Text: text, Service: r.Service, Addrs: []string{}}
-	for _, b := range r.Backends {
-		a.Addrs = append(a.Addrs, dashboard.HostOf(b.Address))
-	}
-	return a, nil
 }
