@@ -190,6 +190,7 @@ func (u *instanceRun) startKubelet(a *agent) error {
 		Withdrawn: func(ctx context.Context, namespace, name string) error {
 			return withdrawn(ctx, u.builder, u.board, u.applied, namespace, name)
 		},
+		Settled:    func(ctx context.Context) error { return u.board.Wait(ctx, appliedBy(len(u.cfg.Nodes))) },
 		CgroupRoot: u.inst.CgroupRoot(), LeaseInterval: leaseInterval, Log: u.opt.Log.With("node", a.node.Name),
 	})
 	if err != nil {

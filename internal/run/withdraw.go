@@ -58,3 +58,19 @@ func use(s *model.Snapshot, namespace, pod string) (selected, inUse bool) {
 	}
 	return selected, inUse
 }
+
+// appliedBy is true when every component of n nodes has applied something, or said that it cannot.
+func appliedBy(n int) func([]status.Entry) bool {
+	return func(entries []status.Entry) bool {
+		seen := map[string]bool{}
+		for _, e := range entries {
+			if e.Node != "" && e.Applied == 0 && e.Error == "" {
+				return false
+			}
+			if e.Node != "" {
+				seen[e.Node] = true
+			}
+		}
+		return len(seen) >= n
+	}
+}

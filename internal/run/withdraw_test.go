@@ -81,3 +81,21 @@ func TestAStopGivesUpWhenItsTimeIsOver(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestNobodyIsSettledBeforeEveryNodeHasAppliedSomething(t *testing.T) {
+	board := new(status.Board)
+	board.Report("", "addresses", 3, nil)
+	board.Report("node1", "nftables", 1, nil)
+	is := func() bool {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		return board.Wait(ctx, appliedBy(2)) == nil
+	}
+	if is() {
+		t.Error("settled with one of two nodes")
+	}
+	board.Report("node2", "nftables", 1, errors.New("one Service is wrong"))
+	if !is() {
+		t.Error("not settled with both nodes")
+	}
+}

@@ -83,8 +83,12 @@ func (k *Kubelet) killContainer(ctx context.Context, pod *v1.Pod, a killAction, 
 	return nil
 }
 
-// withdrawLimit bounds waitWithdrawn, whatever a node is busy with.
-const withdrawLimit = time.Second
+// withdrawLimit bounds waitWithdrawn, whatever a node is busy with; settleLimit bounds the wait for the data paths after
+// a start, before which nobody can withdraw anything.
+const (
+	withdrawLimit = time.Second
+	settleLimit   = 10 * time.Second
+)
 
 // waitWithdrawn holds back the stop signal of a deleted pod until no node sends it new connections: otherwise those
 // which are underway in the meantime are refused, and every application needs a preStop hook that sleeps.
@@ -96,6 +100,16 @@ func (k *Kubelet) waitWithdrawn(ctx context.Context, pod *v1.Pod) {
 	if limit == 0 { // deleted by force
 		return
 	}
+	k.settled.Do(func() {
+		if k.cfg.Settled == nil {
+			return
+		}
+		settling, cancel := context.WithTimeout(ctx, settleLimit)
+		defer cancel()
+		if err := k.cfg.Settled(settling); err != nil && ctx.Err() == nil {
+			k.cfg.Log.Warn("stopping pods although not every node's data path is up", "err", err)
+		}
+	})
 	waiting, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if err := k.cfg.Withdrawn(waiting, pod.Namespace, pod.Name); err != nil && ctx.Err() == nil {

@@ -71,6 +71,9 @@ type Config struct {
 	// Withdrawn, optional, returns nil when no node sends new connections to a pod that is being deleted, at once
 	// for a pod that no Service selects, and an error when ctx ends before.
 	Withdrawn func(ctx context.Context, namespace, name string) error
+	// Settled, optional, returns when every node's data path has taken up what the API says: after a start of ours it is
+	// for a moment what an earlier life left. It is asked once.
+	Settled func(ctx context.Context) error
 
 	ClusterDNS     []netip.Addr
 	ClusterDomain  string
@@ -93,6 +96,7 @@ type Kubelet struct {
 	cfg      Config
 	capacity v1.ResourceList
 	begun    time.Time
+	settled  sync.Once
 
 	registered chan struct{}           // closed by the node's own loop
 	node       atomic.Pointer[v1.Node] // as it was last written
