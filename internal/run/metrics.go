@@ -14,7 +14,7 @@ func (u *instanceRun) metrics(a *agent) http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		u.board.Collector(a.node.Name), a.dns, a.ingress,
+		u.board.Collector(a.node.Name), a.dataplane, a.dns, a.ingress,
 	)
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }

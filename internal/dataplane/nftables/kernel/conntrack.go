@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"time"
 
 	"minato/internal/model"
 	"minato/internal/nfnl"
@@ -109,7 +110,9 @@ func (r *round) deleteFlows() {
 			r.addDestinations(live, s)
 		}
 	}
+	start := time.Now()
 	deleted, err := r.deleteStale(live)
+	r.metrics.flows.Observe(time.Since(start).Seconds())
 	if err != nil {
 		r.cfg.Log.Warn("flows to endpoints that are gone may be left until the next change", "namespace", r.cfg.Netns.String(), "error", err)
 		return
@@ -166,6 +169,7 @@ func (r *round) deleteStale(live map[destination]map[netip.AddrPort]bool) (delet
 	}
 	for _, flow := range stale {
 		errs = append(errs, r.conntrack.DeleteFlow(flow))
+		r.metrics.deleted.WithLabelValues(familyLabel(flow.Family)).Inc()
 	}
 	return len(stale), errors.Join(errs...)
 }

@@ -72,6 +72,7 @@ func (a *Applier) Observe(ctx context.Context) (differs bool, err error) {
 	if len(found) == 0 {
 		return false, a.kernel.end(start)
 	}
+	a.metrics.repairs.Inc()
 	const shown = 10
 	for _, d := range found[:min(shown, len(found))] {
 		a.cfg.Log.Warn("nftables are not as they were programmed and are repaired", "namespace", a.cfg.Netns.String(),

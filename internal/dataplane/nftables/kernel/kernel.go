@@ -64,6 +64,7 @@ type Applier struct {
 	cfg       Config
 	kernel    *watched
 	conntrack Conntrack
+	metrics   metrics
 
 	mu      sync.Mutex
 	tables  []*table
@@ -88,7 +89,7 @@ func Open(cfg Config) (*Applier, error) {
 	if cfg.Table == "" {
 		cfg.Table = DefaultTable
 	}
-	a := &Applier{cfg: cfg, kernel: &watched{Kernel: cfg.Kernel}, conntrack: cfg.Conntrack, except: map[model.ServiceName]bool{}, dirty: map[model.ServiceName]bool{},
+	a := &Applier{cfg: cfg, kernel: &watched{Kernel: cfg.Kernel}, conntrack: cfg.Conntrack, metrics: newMetrics(), except: map[model.ServiceName]bool{}, dirty: map[model.ServiceName]bool{},
 		gone: map[model.ServiceName]bool{}, reread: map[model.ServiceName]*model.Service{}, stale: map[model.ServiceName]bool{}}
 	if a.cfg.Log == nil {
 		a.cfg.Log = slog.New(slog.DiscardHandler)

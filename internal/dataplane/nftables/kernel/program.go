@@ -30,6 +30,7 @@ func (a *Applier) Program(ctx context.Context, next *model.Snapshot) (failed map
 		return nil, nil
 	}
 	a.noteFlows(next)
+	start := time.Now()
 	r := round{Applier: a, ctx: ctx, next: next, left: map[model.ServiceName]bool{}}
 	for range 2 { // the second time after the kernel was read again
 		if a.lost {
@@ -44,6 +45,9 @@ func (a *Applier) Program(ctx context.Context, next *model.Snapshot) (failed map
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+	}
+	if r.worked {
+		a.programmed(start, r.full, r.causes, err != nil || len(r.failed) > 0)
 	}
 	if err == nil {
 		r.deleteFlows()
@@ -65,9 +69,11 @@ func (a *Applier) Reap(ctx context.Context, next *model.Snapshot) error {
 		delete(a.gone, n)
 	}
 	if err := r.run(sorted(a.gone)); err != nil {
+		a.metrics.cleanups.Inc()
 		return err
 	}
 	if len(r.failed) > 0 {
+		a.metrics.cleanups.Inc()
 		return fmt.Errorf("delete frontends: %w", errors.Join(slices.Collect(maps.Values(r.failed))...))
 	}
 	if a.sweep && len(a.dirty) == 0 {
@@ -104,6 +110,9 @@ type round struct {
 	reap   bool
 	failed map[model.ServiceName]error
 	left   map[model.ServiceName]bool // something waits for Reap
+
+	worked, full bool    // something was to be done; everything was planned
+	causes       []cause // of what changed
 }
 
 func sorted(set map[model.ServiceName]bool) []model.ServiceName {
@@ -127,8 +136,12 @@ func (r *round) plan(n model.ServiceName) *nftables.ServicePlan {
 func (r *round) program() error {
 	r.bind()
 	node := nftables.PlanNode(r.next.Node)
+	r.full = r.full || r.seen == nil
 	for _, c := range model.Diff(r.seen, r.next).Services {
 		r.dirty[c.Name] = true
+		if !r.full {
+			r.causes = append(r.causes, r.metrics.changed(c)...)
+		}
 	}
 	if r.node == nil || !r.node.Equal(node) {
 		for s := range r.next.Services() {
@@ -149,6 +162,7 @@ func (r *round) program() error {
 			r.gone[n] = true
 		}
 	}
+	r.worked = r.worked || len(r.dirty) > 0
 	return r.run(sorted(r.dirty))
 }
 
@@ -204,6 +218,7 @@ func (r *round) commitGroup(group []model.ServiceName, changes []*change) error 
 			continue
 		}
 		r.sweep = true
+		r.metrics.failures.WithLabelValues(familyLabel(t.id)).Inc()
 		var refusal *nfnl.Error
 		if !errors.As(err, &refusal) || t.outdated {
 			r.lost = true

@@ -110,11 +110,14 @@ func (r ruleset) static() []nfnl.Rule {
 			nfnl.LookupVerdict(string(setClass), svc+2)))
 		add(c, "frontend without a class", r.key(), seq(nfnl.Lookup(string(setSvc), nfnl.R(rKey))), decide(nfnl.Drop, ""))
 		add(c, "rest of the service range", seq(daddr, nfnl.Lookup(string(setRange), nfnl.R(0))), decide(nfnl.Goto, chainVIP))
-		add(c, "ping", r.ping(daddr))
+		add(c, commentPing, r.ping(daddr))
 	}
 	add(chainForward, "no such port of a load balancer", seq(daddr, nfnl.Lookup(string(setLB), nfnl.R(0))), decide(nfnl.Drop, ""))
 	return append(out, r.postrouting()...)
 }
+
+// commentPing marks the rule that counts pings, which are no connections.
+const commentPing = "ping"
 
 // ping lets the node answer echo requests to the address of a load balancer.
 func (r ruleset) ping(daddr nfnl.Expr) []nfnl.Expr {
