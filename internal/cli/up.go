@@ -21,7 +21,8 @@ type upFlags struct {
 	nodeCIDR, podCIDR, serviceCIDR []string
 	domain, kubeconfig, logLevel   string
 	apiPort                        uint16
-	upstreamDNS                    []string
+	upstreamDNS, nodePortAddresses []string
+	refuseExternalIPs              bool
 }
 
 func upCommand(o *options) *cobra.Command {
@@ -72,6 +73,8 @@ func upCommandFlags(f *upFlags) *cobra.Command {
 	fl.StringVar(&f.domain, "cluster-domain", instance.DefaultClusterDomain, "DNS domain of the cluster")
 	fl.Uint16Var(&f.apiPort, "api-port", 0, "port of the Kubernetes API (default 6443, or the next free one)")
 	fl.StringSliceVar(&f.upstreamDNS, "upstream-dns", nil, "DNS servers for names outside the cluster (default: the host's resolv.conf)")
+	fl.StringSliceVar(&f.nodePortAddresses, "nodeport-addresses", nil, "ranges of node addresses at which NodePorts are answered (default: all addresses of nodes)")
+	fl.BoolVar(&f.refuseExternalIPs, "refuse-external-ips", false, "do not serve spec.externalIPs, by which any Service can take any address")
 	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig to add the cluster to (default $KUBECONFIG or ~/.kube/config)")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	return c
@@ -110,6 +113,14 @@ func (f *upFlags) config(c *cobra.Command, inst instance.Instance) (instance.Con
 			return want, &exitError{exitUsage, err}
 		}
 	}
+	if changed("nodeport-addresses") {
+		if want.NodePorts, err = parsePrefixes("nodeport-addresses", f.nodePortAddresses); err != nil {
+			return want, &exitError{exitUsage, err}
+		}
+	}
+	if changed("refuse-external-ips") {
+		want.NoExternalIPs = f.refuseExternalIPs
+	}
 	if want.Kubeconfig == "" || changed("kubeconfig") {
 		want.Kubeconfig = kubeconfigPath(f.kubeconfig)
 	}
@@ -138,19 +149,26 @@ func (f *upFlags) setRanges(want *instance.Config) error {
 		{"pod-cidr", f.podCIDR, func(f *instance.Family) *netip.Prefix { return &f.PodCIDR }},
 		{"service-cidr", f.serviceCIDR, func(f *instance.Family) *netip.Prefix { return &f.ServiceCIDR }},
 	} {
-		var given []netip.Prefix
-		for _, text := range r.texts {
-			p, err := netip.ParsePrefix(text)
-			if err != nil {
-				return fmt.Errorf("give --%s a range such as 10.0.0.0/16: %q is none", r.flag, text)
-			}
-			given = append(given, p)
+		given, err := parsePrefixes(r.flag, r.texts)
+		if err != nil {
+			return err
 		}
 		if err := instance.SetRanges(want.Families, r.flag, given, r.field); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func parsePrefixes(flag string, texts []string) (all []netip.Prefix, err error) {
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("give --%s a range such as 10.0.0.0/16: %q is none", flag, text)
+		}
+		all = append(all, p)
+	}
+	return all, nil
 }
 
 func (f *upFlags) parseNodes(nodes []instance.Node) ([]instance.Node, error) {

@@ -223,7 +223,7 @@ func (t *trace) frontend(a netip.AddrPort, p model.Protocol) (s *model.Service, 
 			if g.Addr == a {
 				return svc, g, true
 			}
-			if g.Kind == model.NodePort && node != nil && g.Addr.Addr().Is6() == a.Addr().Is6() {
+			if g.Kind == model.NodePort && node != nil && node.AnswersNodePorts(a.Addr()) && g.Addr.Addr().Is6() == a.Addr().Is6() {
 				s, f, ok = svc, g, true
 			}
 		}

@@ -213,8 +213,10 @@ type Config struct {
 	Families      []Family         `json:"families"`       // the first is that of Services which ask for none
 	ClusterDomain string           `json:"clusterDomain"`
 	APIPort       uint16           `json:"apiPort"`
-	UpstreamDNS   []netip.AddrPort `json:"upstreamDNS,omitempty"` // empty: the host's resolv.conf
-	Kubeconfig    string           `json:"kubeconfig,omitempty"`  // where to write a second kubeconfig
+	UpstreamDNS   []netip.AddrPort `json:"upstreamDNS,omitempty"`       // empty: the host's resolv.conf
+	NodePorts     []netip.Prefix   `json:"nodePortAddresses,omitempty"` // where NodePorts are answered; empty: at all addresses of nodes
+	NoExternalIPs bool             `json:"refuseExternalIPs,omitempty"`
+	Kubeconfig    string           `json:"kubeconfig,omitempty"` // where to write a second kubeconfig
 }
 
 // StateVersion is of what is in the state folder. It grows when an older program could no longer read it.

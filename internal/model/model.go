@@ -12,6 +12,7 @@ package model
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -197,8 +198,10 @@ type Node struct {
 	Netns    string       // mount point of its namespace; empty: the host's own. Known for this machine's nodes only
 	Addrs    []netip.Addr // node addresses, primary first; the first of each family is the source of masqueraded traffic
 	PodCIDRs []netip.Prefix
-	Zone     string
-	Ready    bool
+	// NodePorts are the ranges whose addresses of the node answer NodePorts; empty: all of them do.
+	NodePorts []netip.Prefix
+	Zone      string
+	Ready     bool
 	// NoLoadBalancers is the label node.kubernetes.io/exclude-from-external-load-balancers.
 	NoLoadBalancers bool
 	// Leaving says that the node is being deleted, or that the cluster autoscaler will (taint
@@ -214,6 +217,21 @@ func (n *Node) Addr(ipv6 bool) netip.Addr {
 		}
 	}
 	return netip.Addr{}
+}
+
+// NodePortAddrs are the addresses of the family at which the node answers NodePorts.
+func (n *Node) NodePortAddrs(ipv6 bool) (addrs []netip.Addr) {
+	for _, a := range n.Addrs {
+		if a.Is6() == ipv6 && n.AnswersNodePorts(a) {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+// AnswersNodePorts reports whether NodePorts are answered at an address of the node.
+func (n *Node) AnswersNodePorts(a netip.Addr) bool {
+	return len(n.NodePorts) == 0 || slices.ContainsFunc(n.NodePorts, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // IsLocal reports whether a packet from addr comes from this node or from one of its pods.

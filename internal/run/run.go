@@ -337,7 +337,10 @@ func (u *instanceRun) startCluster() error {
 	if err != nil {
 		return err
 	}
-	u.builder.Update(func(b *source.Batch) { b.SetLoadBalancerDefaults(loadBalancerDefaults(u.cfg)) })
+	u.builder.Update(func(b *source.Batch) {
+		b.SetPolicy(source.Policy{NodePorts: u.cfg.NodePorts, RefuseExternalIPs: u.cfg.NoExternalIPs})
+		b.SetLoadBalancerDefaults(loadBalancerDefaults(u.cfg))
+	})
 	u.goRun("source", func(ctx context.Context) error { return kube.Run(ctx, client, u.builder) })
 	addresses := statuswriter.New(statuswriter.Config{Client: client, Source: u.builder, Board: u.board, Log: u.opt.Log})
 	u.goRun("load balancer addresses", addresses.Run)

@@ -10,6 +10,7 @@ type Batch struct{ w *world }
 
 // SetService puts a Service in the place of the one of its name.
 func (b *Batch) SetService(o *ServiceObject) {
+	b.w.policy.restrict(o)
 	r := b.w.record(o.Name)
 	if r.object != nil && r.object.equal(o) {
 		return
@@ -102,6 +103,7 @@ func (b *Batch) ReplaceSlices(all []*SliceObject) {
 
 // SetNode puts a node in the place of the one of its name.
 func (b *Batch) SetNode(n *model.Node) {
+	n.NodePorts = b.w.policy.NodePorts
 	if old := b.w.nodes[n.Name]; old != nil && sameNode(old, n) {
 		return
 	}

@@ -326,3 +326,37 @@ func TestNoAddressHasTwoServices(t *testing.T) {
 		}
 	})
 }
+
+func TestRefusedExternalIPsAreNotServedAndSaidSo(t *testing.T) {
+	b := source.NewBuilder()
+	b.Update(func(t *source.Batch) { t.SetPolicy(source.Policy{RefuseExternalIPs: true}) })
+	b.Update(func(t *source.Batch) {
+		t.ReplaceServices([]*source.ServiceObject{source.Service(newService("web", "10.96.0.1", "192.0.2.1"))})
+		t.ReplaceSlices(nil)
+		t.ReplaceNodes(nil)
+		t.ReplaceNamespaces(nil)
+	})
+	s := b.Current().Service(web("web"))
+	if len(s.Frontends) != 1 || s.Frontends[0].Kind != model.ClusterIP || len(s.Warnings) != 1 {
+		t.Errorf("frontends %v, warnings %q", s.Frontends, s.Warnings)
+	}
+	revision := b.Current().Revision
+	b.Update(func(t *source.Batch) { t.SetService(source.Service(newService("web", "10.96.0.1", "192.0.2.1"))) })
+	if b.Current().Revision != revision {
+		t.Error("the same object again made a revision")
+	}
+}
+
+func TestNodesAnswerNodePortsWhereThePolicySays(t *testing.T) {
+	b := complete()
+	b.Update(func(t *source.Batch) {
+		t.SetPolicy(source.Policy{NodePorts: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24"), netip.MustParsePrefix("fd00::/16")}})
+		t.SetNode(&model.Node{Name: "node1", Addrs: []netip.Addr{
+			netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("fd00::11"),
+		}})
+	})
+	n := b.Current().NodeNamed("node1")
+	if got := fmt.Sprint(n.NodePortAddrs(false), n.NodePortAddrs(true)); got != "[172.30.0.11] [fd00::11]" {
+		t.Errorf("NodePorts are answered at %s", got)
+	}
+}

@@ -47,6 +47,6 @@ func Node(o *corev1.Node) *model.Node {
 
 func sameNode(a, b *model.Node) bool {
 	return a.Name == b.Name && a.Netns == b.Netns && a.Zone == b.Zone && a.Ready == b.Ready && a.NoLoadBalancers == b.NoLoadBalancers &&
-		a.Leaving == b.Leaving &&
+		a.Leaving == b.Leaving && slices.Equal(a.NodePorts, b.NodePorts) &&
 		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }

@@ -17,6 +17,7 @@ type world struct {
 	claims     claims
 	ingresses  ingresses
 	balancing  balancing
+	policy     Policy
 	dns        dnsConfig
 	names      interner
 

@@ -91,7 +91,7 @@ func (f fields) local(t *testing.T) {
 	all := f.nginx(t)
 	f.apply(t, "traffic-policy.yaml")
 	for _, p := range all {
-		addr := f.w.Kubectl(t, "get", "node", p.Node, "-o", "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}")
+		addr := f.w.Kubectl(t, "get", "node", p.Node, "-o", "jsonpath={.status.addresses[0].address}")
 		on := slices.DeleteFunc(slices.Clone(all), func(q pod) bool { return q.Node != p.Node })
 		wantAll(t, on, func() world.Result { return f.w.OnLAN("curl", "-s", "-m", "3", addr+":30090/who") })
 		world.Eventually(t, netTime, func() error {

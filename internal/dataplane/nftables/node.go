@@ -20,7 +20,7 @@ type NodePlan struct {
 // PlanNode plans the node itself.
 func PlanNode(n *model.Node) NodePlan {
 	p := NodePlan{
-		Name: n.Name, Zone: n.Zone, Addrs: slices.Clone(n.Addrs),
+		Name: n.Name, Zone: n.Zone, Addrs: append(n.NodePortAddrs(false), n.NodePortAddrs(true)...),
 		Source4: n.Addr(false), Source6: n.Addr(true),
 		Inside: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 	}

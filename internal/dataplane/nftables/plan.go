@@ -128,12 +128,7 @@ type builder struct {
 func (b *builder) frontend(f model.Frontend) {
 	addrs := []netip.Addr{f.Addr.Addr()}
 	if f.Kind == model.NodePort {
-		addrs = nil
-		for _, a := range b.n.Addrs {
-			if a.Is6() == f.Addr.Addr().Is6() {
-				addrs = append(addrs, a)
-			}
-		}
+		addrs = b.n.NodePortAddrs(f.Addr.Addr().Is6())
 	}
 	for _, scope := range []model.Scope{model.Outside, model.Inside} {
 		pool := b.pool(f, scope)

@@ -136,3 +136,16 @@ func TestFrontendsAreFoundByKey(t *testing.T) {
 		t.Error("found a frontend at a port that is none")
 	}
 }
+
+func TestNodePortsAreAnsweredAtTheChosenAddressesOnly(t *testing.T) {
+	n := &model.Node{Name: "node1", Addrs: []netip.Addr{netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("192.0.2.11")},
+		NodePorts: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+	s := &model.Service{Name: model.ServiceName{Namespace: "default", Name: "web"}, Proxied: true, Frontends: []model.Frontend{
+		{Addr: netip.MustParseAddrPort("0.0.0.0:30001"), Protocol: model.TCP, Kind: model.NodePort},
+	}}
+	for _, f := range nftables.PlanService(s, n, false).Frontends {
+		if f.Addr != n.Addrs[1] {
+			t.Errorf("answered at %s", f.Addr)
+		}
+	}
+}

@@ -133,7 +133,7 @@ func (r *round) addDestinations(live map[destination]map[netip.AddrPort]bool, s 
 		}
 		addrs := []netip.Addr{f.Addr.Addr()}
 		if f.Kind == model.NodePort {
-			addrs = r.next.Node.Addrs
+			addrs = append(r.next.Node.NodePortAddrs(false), r.next.Node.NodePortAddrs(true)...)
 		}
 		endpoints := serving(s, f)
 		for _, a := range addrs {
