@@ -3,6 +3,7 @@
 package walkthrough
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ func TestPodsGetWhatTheyAskFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := world.Start(t, world.Config{Images: []string{"nginx", "busybox", "thr3a/debugger"}})
+	writeSeccompProfile(t, w)
 	w.Kubectl(t, "apply", "-f", manifest)
 	p := spec{w}
 	for _, name := range []string{"confined", "free", "carrier"} {
@@ -35,6 +37,8 @@ func TestPodsGetWhatTheyAskFor(t *testing.T) {
 	t.Run("AContainerThatTakesTooMuchMemory", p.hungry)
 	t.Run("APodThatFillsTheDisk", p.full)
 	t.Run("WhatCannotBeIsSaid", p.refused)
+	t.Run("ASeccompProfileOfTheMachine", p.seccomp)
+	t.Run("AVariableFromAFile", p.file)
 	t.Run("FilesAreCopiedInAndOut", p.copy)
 	t.Run("BothProtocolsOfStreams", p.streams)
 	t.Run("AnEphemeralContainerLooksIn", p.debug)
@@ -185,6 +189,33 @@ func (p spec) refused(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// writeSeccompProfile puts no-mkdir.json where the instance looks for profiles.
+func writeSeccompProfile(t *testing.T, w *world.World) {
+	t.Helper()
+	dir := filepath.Join(w.StateDir, "seccomp")
+	const profile = `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "no-mkdir.json"), []byte(profile), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p spec) seccomp(t *testing.T) {
+	wantText(t, p.in(t, "carrier", "mkdir /tmp/folder 2>&1; readlink /proc/self/ns/ipc"), "Operation not permitted\n", link(t, "/proc/self/ns/ipc"))
+}
+
+func link(t *testing.T, path string) string {
+	t.Helper()
+	to, err := os.Readlink(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func (p spec) file(t *testing.T) {
+	wantText(t, p.in(t, "carrier", "echo $COLOR"), "green\n")
 }
 
 func (p spec) copy(t *testing.T) {
