@@ -215,27 +215,26 @@ func tail(file string, lines int) string {
 
 // supervise starts containerd again whenever it ends, at most once a second.
 func (d *Daemon) supervise(ctx context.Context, ended <-chan struct{}) {
+	var launched time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ended:
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		d.cfg.Log.Error("containerd ended and is started again", "log", tail(d.cfg.logFile(), 3))
-		next, err := d.cfg.launch()
-		if err == nil {
-			ended = next
-			continue
-		}
-		d.cfg.Log.Error("containerd", "err", err)
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(time.Second):
+		case <-time.After(time.Until(launched.Add(time.Second))):
 		}
+		d.cfg.Log.Error("containerd ended and is started again", "log", tail(d.cfg.logFile(), 3))
+		launched = time.Now()
+		next, err := d.cfg.launch()
+		if err != nil {
+			d.cfg.Log.Error("containerd", "err", err)
+			continue // ended is closed still
+		}
+		ended = next
 	}
 }
 
