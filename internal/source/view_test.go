@@ -70,7 +70,7 @@ func TestPeersAreSeenEvenWhileFrozen(t *testing.T) {
 		if !told(changed) || len(v.Current().Peers) != 1 {
 			t.Error("the peer is not seen")
 		}
-		if v.Current() != v.Current() || b.Current().Peers != nil {
+		if first := v.Current(); first != v.Current() || b.Current().Peers != nil {
 			t.Error("a View makes a snapshot once, and leaves the Builder's alone")
 		}
 	})
