@@ -20,6 +20,8 @@ func dual(t testing.TB, w *netnstest.World, c Config) Config {
 	t.Helper()
 	netnstest.Run(t, w.Host, "ip", "address", "add", hostAddr6+"/64", "dev", netnstest.HostUplink, "nodad")
 	netnstest.Run(t, w.Internet, "ip", "address", "add", farAddr6+"/64", "dev", farLink(t, w), "nodad")
+	netnstest.Settle(t, w.Host)
+	netnstest.Settle(t, w.Internet)
 	c.Families = append(c.Families, Family{
 		NodeCIDR: netip.MustParsePrefix("fd00:172:30::/64"), PodCIDR: netip.MustParsePrefix("fd00:10:244::/56"),
 		ServiceCIDR: netip.MustParsePrefix("fd00:10:96::/112"), HostAddr: netip.MustParseAddr("fd00:172:30::1"),
@@ -102,6 +104,9 @@ func TestADualStackNetworkThatIsUpIsLeftAlone(t *testing.T) {
 	n.Close()
 	dump := func() string {
 		return netnstest.Dump(t, w.Host) + netnstest.Dump(t, nodeNetns(t, n, "node1")) + netnstest.Dump(t, p.NS)
+	}
+	for _, ns := range []netns.NS{w.Host, nodeNetns(t, n, "node1"), p.NS} {
+		netnstest.Settle(t, ns)
 	}
 	before := dump()
 	again := up(t, c)
