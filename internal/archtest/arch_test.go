@@ -79,7 +79,7 @@ func std(imp string) bool {
 // plans are the packages that compute what is wanted. They must be pure.
 var plans = []string{
 	"internal/dataplane/nftables", "internal/dns", "internal/announce", "internal/ingress", "internal/health",
-	"internal/ipam", "internal/explain",
+	"internal/ipam", "internal/explain", "internal/flows",
 }
 
 func isPlan(pkg string) bool { return slices.Contains(plans, pkg) }

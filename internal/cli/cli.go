@@ -83,7 +83,7 @@ func newRoot() *cobra.Command {
 		return &exitError{exitUsage, fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
 	root.AddCommand(upCommand(o), downCommand(o), deleteCommand(o), statusCommand(o), doctorCommand(o), nodeCommand(o), imageCommand(o),
-		kubectlCommand(o), serviceCommand(o), showCommand(o), diffCommand(o), explainCommand(o), dashboardCommand(o), versionCommand())
+		kubectlCommand(o), serviceCommand(o), showCommand(o), diffCommand(o), explainCommand(o), flowsCommand(o), dashboardCommand(o), versionCommand())
 	return root
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,8 @@ type Flow struct {
 	Src, Dst           netip.AddrPort // of its first packet
 	ReplySrc, ReplyDst netip.AddrPort // of the answer: where translation has sent it, and whom it takes for the client
 	ID                 uint32         // tells it from a later one between the same addresses
+	State              string         // of TCP and SCTP the protocol's, in small letters; else replied or unreplied
+	Left               time.Duration  // until the kernel forgets it, if no packet comes
 }
 
 // Attributes of linux/netfilter/nfnetlink_conntrack.h, which golang.org/x/sys does not have.
@@ -26,6 +29,9 @@ const (
 
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
+	ctaStatus     = 3
+	ctaProtoInfo  = 4
+	ctaTimeout    = 7
 	ctaID         = 12
 	ctaZone       = 18
 	ctaFilter     = 25
@@ -37,6 +43,12 @@ const (
 	ctaIPv4Dst = 2
 	ctaIPv6Src = 3
 	ctaIPv6Dst = 4
+
+	ctaProtoInfoTCP  = 1
+	ctaProtoInfoSCTP = 3
+	ctaInfoState     = 1 // of both
+
+	statusReplied = 1 << 1 // IPS_SEEN_REPLY
 
 	ctaProtoNum     = 1
 	ctaProtoSrcPort = 2
@@ -112,9 +124,41 @@ func decodeFlow(f Family, b []byte) Flow {
 			flow.ReplySrc, flow.ReplyDst, _ = decodeTuple(v)
 		case ctaID:
 			flow.ID = getU32(v)
+		case ctaTimeout:
+			flow.Left = time.Duration(getU32(v)) * time.Second
+		case ctaStatus:
+			if flow.State == "" {
+				flow.State = "unreplied"
+				if getU32(v)&statusReplied != 0 {
+					flow.State = "replied"
+				}
+			}
+		case ctaProtoInfo:
+			if s := decodeState(v); s != "" {
+				flow.State = s
+			}
 		}
 	}
 	return flow
+}
+
+// The states of enum tcp_conntrack and enum sctp_conntrack.
+var (
+	tcpStates  = []string{"none", "syn sent", "syn received", "established", "fin wait", "close wait", "last ack", "time wait", "close", "syn sent"}
+	sctpStates = []string{"none", "closed", "cookie wait", "cookie echoed", "established", "shutdown sent", "shutdown received", "shutdown ack sent", "heartbeat sent"}
+)
+
+func decodeState(b []byte) string {
+	for t, v := range Attrs(b) {
+		names := tcpStates
+		if t == ctaProtoInfoSCTP {
+			names = sctpStates
+		}
+		if state := Attr(v, ctaInfoState); len(state) == 1 && int(state[0]) < len(names) {
+			return names[state[0]]
+		}
+	}
+	return ""
 }
 
 func decodeTuple(b []byte) (src, dst netip.AddrPort, protocol uint8) {

@@ -24,6 +24,9 @@ func (u *instanceRun) control(pods func(context.Context) *kube.Pods) web.Backend
 		Change: u.changeNode,
 		Show:   u.show,
 		Diff:   u.diff,
+		Flows: func(ctx context.Context, q web.Query, w io.Writer) error {
+			return u.flows(ctx, q, pods(ctx), w)
+		},
 		Explain: func(ctx context.Context, dest string, q web.Query, w io.Writer) (int, error) {
 			return u.explain(ctx, dest, q, pods(ctx), w)
 		},

@@ -38,6 +38,7 @@ type Query struct {
 	Namespace string // explain: of svc/NAME, and of the pod that no From stands for
 	Output    string // Text, JSON or YAML; checked
 	Selector  string // show and flows: only this Service
+	Watch     bool   // flows: go on
 }
 
 // The forms in which answers are written. Text is a table, or lines.
@@ -55,6 +56,7 @@ type Backend struct {
 	Change  func(ctx context.Context, verb, node string, grace time.Duration) (string, error)
 	Show    func(ctx context.Context, what string, q Query, w io.Writer) error
 	Diff    func(ctx context.Context, q Query, w io.Writer) (exit int, err error)
+	Flows   func(ctx context.Context, q Query, w io.Writer) error
 	Explain func(ctx context.Context, dest string, q Query, w io.Writer) (exit int, err error)
 	Service func(ctx context.Context, namespace, name string) (urls []string, err error)
 	Images  func(ctx context.Context) ([]string, error)
@@ -126,6 +128,13 @@ func (b Backend) routes() http.Handler {
 	mux.HandleFunc("GET /diff", asked(func(w http.ResponseWriter, r *http.Request, q Query) {
 		withExit(w, func(out io.Writer) (int, error) { return b.Diff(r.Context(), q, out) })
 	}))
+	mux.HandleFunc("GET /flows", asked(func(w http.ResponseWriter, r *http.Request, q Query) {
+		var out io.Writer = w
+		if q.Watch {
+			out = flushed{w, http.NewResponseController(w)}
+		}
+		reply(w, b.Flows(r.Context(), q, out))
+	}))
 	mux.HandleFunc("GET /explain", asked(func(w http.ResponseWriter, r *http.Request, q Query) {
 		withExit(w, func(out io.Writer) (int, error) {
 			return b.Explain(r.Context(), r.URL.Query().Get("dest"), q, out)
@@ -157,7 +166,7 @@ func asked(f func(w http.ResponseWriter, r *http.Request, q Query)) http.Handler
 	return func(w http.ResponseWriter, r *http.Request) {
 		v := r.URL.Query()
 		q := Query{Node: v.Get("node"), From: v.Get("from"), Protocol: v.Get("protocol"), Namespace: v.Get("namespace"),
-			Output: v.Get("output"), Selector: v.Get("selector")}
+			Output: v.Get("output"), Selector: v.Get("selector"), Watch: v.Get("watch") == "true"}
 		switch q.Output {
 		case "", "table":
 			q.Output = Text
@@ -203,6 +212,17 @@ func withExit(w http.ResponseWriter, f func(io.Writer) (int, error)) {
 	}
 	w.Header().Set(ExitHeader, strconv.Itoa(exit))
 	_, _ = w.Write(buf)
+}
+
+// flushed passes on every write at once.
+type flushed struct {
+	io.Writer
+	response *http.ResponseController
+}
+
+func (f flushed) Write(p []byte) (int, error) {
+	n, err := f.Writer.Write(p)
+	return n, errors.Join(err, f.response.Flush())
 }
 
 type writer []byte

@@ -64,6 +64,58 @@ func (c client) expectRefused() {
 	}
 }
 
+func TestFlowsAreToldAsTheyBeginAndWithTheirState(t *testing.T) {
+	w := newWorld(t)
+	w.serve(2)
+	w.apply(w.service("web", 1, nil, "10.244.1.2"))
+	ctx, stop := context.WithCancel(t.Context())
+	began := make(chan nfnl.Flow, 100)
+	watched := make(chan error, 1)
+	go func() {
+		watched <- nfnl.WatchFlows(ctx, w.node, func(f nfnl.Flow) { began <- f }, func(nfnl.Flow) {}, func() {})
+	}()
+	to := netip.MustParseAddrPort("10.96.0.1:80")
+	var first nfnl.Flow
+	deadline := time.After(netnstest.Wait)
+	for first.Dst != to { // the watch begins when it does: connect until one is told of
+		conn, err := w.node.DialContext(t.Context(), "tcp", to.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		select {
+		case first = <-began:
+		case <-time.After(100 * time.Millisecond):
+		case <-deadline:
+			t.Fatal("no flow is told of")
+		}
+	}
+	stop()
+	if err := <-watched; err != nil || first.ReplySrc.String() != "10.244.1.2:8080" || first.State != "syn sent" {
+		t.Errorf("%v, the first is %+v", err, first)
+	}
+	open, err := w.node.DialContext(t.Context(), "tcp", to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	w.client(t, w.node, to.String()).expect("10.244.1.2")
+	c, err := nfnl.Open(w.node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	half := []string{"established", "fin wait", "close wait"} // the server closes when it has said its words
+	for protocol, want := range map[model.Protocol][]string{model.TCP: half, model.UDP: {"replied"}} {
+		found := false
+		if err := c.Flows(nfnl.IPv4, uint8(protocol), func(f nfnl.Flow) {
+			found = found || f.Dst == to && slices.Contains(want, f.State) && f.Left > 0 && f.ReplySrc.String() == "10.244.1.2:8080"
+		}); err != nil || !found {
+			t.Errorf("%s: no flow is %s (%v)", protocol, want, err)
+		}
+	}
+}
+
 // flows are the ids of all UDP flows of the node, sorted.
 func (w *world) flows() (ids []uint32) {
 	w.t.Helper()

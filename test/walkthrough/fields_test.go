@@ -79,6 +79,7 @@ func (f fields) sticky(t *testing.T) {
 		t.Errorf("one client was served by %v", served)
 	}
 	wantText(t, f.w.Verb("explain", ip+":80", "--from", "node/node1").Stdout, "which the client keeps by session affinity", "and for 1m0s after each new connection")
+	wantText(t, f.w.Verb("flows", "svc/sticky").Stdout, "172.30.0.11:", "default/sticky "+ip+":80", "inside, policy Cluster", "session affinity 1m0s")
 }
 
 func (f fields) externalIPs(t *testing.T) {
