@@ -82,7 +82,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.AddCommand(upCommand(o), downCommand(o), deleteCommand(o), statusCommand(o), doctorCommand(o), nodeCommand(o), imageCommand(o),
+	root.AddCommand(upCommand(o), downCommand(o), deleteCommand(o), statusCommand(o), doctorCommand(o), backupCommand(o), restoreCommand(o), nodeCommand(o), imageCommand(o),
 		kubectlCommand(o), serviceCommand(o), showCommand(o), diffCommand(o), explainCommand(o), flowsCommand(o), dashboardCommand(o), versionCommand())
 	return root
 }

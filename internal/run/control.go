@@ -34,6 +34,7 @@ func (u *instanceRun) control(pods func(context.Context) *kube.Pods) web.Backend
 		Images:  u.imageNames,
 		Load:    u.load,
 		Page:    u.page(pods),
+		Backup:  u.backup,
 	}
 }
 

@@ -61,6 +61,7 @@ type Backend struct {
 	Service func(ctx context.Context, namespace, name string) (urls []string, err error)
 	Images  func(ctx context.Context) ([]string, error)
 	Load    func(ctx context.Context, r io.Reader) ([]string, error)
+	Backup  func(ctx context.Context, w io.Writer) error
 	Metrics http.Handler
 	Page    http.Handler // below /dashboard
 }
@@ -155,6 +156,11 @@ func (b Backend) routes() http.Handler {
 	if b.Page != nil {
 		mux.Handle("GET /dashboard/", http.StripPrefix("/dashboard", b.Page))
 	}
+	mux.HandleFunc("GET /backup", func(w http.ResponseWriter, r *http.Request) {
+		if err := b.Backup(r.Context(), w); err != nil {
+			panic(http.ErrAbortHandler) // the client sees that it is not whole
+		}
+	})
 	if b.Metrics != nil {
 		mux.Handle("GET /metrics", b.Metrics)
 	}

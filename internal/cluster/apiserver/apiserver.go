@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -162,6 +163,11 @@ func (s *Server) close() {
 	}
 	s.etcd.Close()
 	s.store.Stop()
+}
+
+// Objects reads everything that is stored, as it is at one moment.
+func (s *Server) Objects(ctx context.Context) iter.Seq2[store.Object, error] {
+	return store.Dump(ctx, s.etcd)
 }
 
 // Stop ends the API, then the store, and waits for both.

@@ -56,20 +56,36 @@ var errNotFound = errors.New("not found")
 
 // Serve answers on the listener until ctx ends. It closes the listener and ends open streams.
 func (s Server) Serve(ctx context.Context, listener net.Listener, certificate tls.Certificate, clients *x509.CertPool) error {
+	base, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	server := &http.Server{
 		Handler:           s.handler(),
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: 30 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return base },
 		TLSConfig: &tls.Config{
 			Certificates: []tls.Certificate{certificate}, ClientCAs: clients, ClientAuth: tls.VerifyClientCertIfGiven,
 			MinVersion: tls.VersionTLS12,
 			NextProtos: []string{"http/1.1"}, // SPDY and WebSocket take the connection over, which HTTP/2 cannot
 		},
 	}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	return server.ServeTLS(listener, "", "")
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		const grace = time.Second // for whom has just connected
+		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		err := server.Shutdown(c)
+		end() // of what lasts, such as logs that are followed
+		if err != nil {
+			server.Close()
+		}
+	})
+	err := server.ServeTLS(listener, "", "")
+	if !stop() {
+		<-ended
+	}
+	return err
 }
 
 func (s Server) handler() http.Handler {
