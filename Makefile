@@ -90,6 +90,10 @@ cross: ## build for linux/arm64
 	GOARCH=arm64 go build -o /dev/null ./cmd/minato
 	GOARCH=arm64 go build -o /dev/null ./cmd/minato-agent
 
+.PHONY: bench-dns
+bench-dns: ## compare the DNS server with CoreDNS 1.15.0 and NSD (a module of its own; builds CoreDNS)
+	bench/dns/run
+
 bench: ## measure, and print the rows of bench/RESULTS.md
 	bench/run
 

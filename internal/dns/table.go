@@ -128,15 +128,22 @@ func (t *Table) Withdraw(ctx context.Context, next *model.Snapshot) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.tree.Load().edit()
+	var e *edit // mostly nothing goes
 	for name, wanted := range t.wanted(next) {
 		shown := t.shown(name)
-		if kept := narrow(shown, wanted); !kept.equal(shown) {
-			t.change(e, name.Namespace, shown, kept)
-			t.odd[name] = kept
+		kept := narrow(shown, wanted)
+		if kept.equal(shown) {
+			continue
 		}
+		if e == nil {
+			e = t.tree.Load().edit()
+		}
+		t.change(e, name.Namespace, shown, kept)
+		t.odd[name] = kept
 	}
-	t.tree.Store(e.t)
+	if e != nil {
+		t.tree.Store(e.t)
+	}
 	return nil
 }
 

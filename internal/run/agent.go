@@ -18,6 +18,7 @@ import (
 	"minato/internal/cluster/kubelet"
 	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/dns"
+	"minato/internal/dns/corefile"
 	dnsserver "minato/internal/dns/server"
 	healthserver "minato/internal/health/server"
 	"minato/internal/ingress/proxy"
@@ -45,6 +46,7 @@ type agent struct {
 	dns       *dnsserver.Server
 	kubelet   *kubelet.Kubelet
 	ingress   *proxy.Server
+	corefile  *corefile.Applier
 	view      *source.View
 	speakers  []*lan.Speaker
 	heart     *heartbeat.Heart // nil where there is nobody to hear
@@ -127,9 +129,10 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 		},
 	})
 	u.goServe("health of "+a.node.Name, health.Run)
+	a.corefile = u.corefile(a, log)
 	loop := apply.New(apply.Config{
 		Source: a.view, Node: a.node, Board: u.board, Log: log, Progress: progress,
-		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health, u.corefile(a, log)),
+		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health, a.corefile),
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
 	return nil

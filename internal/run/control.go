@@ -93,6 +93,9 @@ func (u *instanceRun) status(_ context.Context, q web.Query, w io.Writer) error 
 		if ok, reason := a.dns.Ready(); !ok {
 			fmt.Fprintf(t, "%s\tdns server\t\t\t%s\n", a.node.Name, reason)
 		}
+		if problem := a.corefile.Problem(); problem != "" {
+			fmt.Fprintf(t, "%s\tcorefile\t\t\t%s\n", a.node.Name, problem)
+		}
 		if problem := a.ingress.Problem(); problem != "" {
 			fmt.Fprintf(t, "%s\tingress proxy\t\t\t%s\n", a.node.Name, problem)
 		}

@@ -4,15 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
-	"minato/internal/apply"
 	"minato/internal/dns"
 	"minato/internal/dns/server"
 	"minato/internal/model"
 )
 
 // Applier is an apply.Publisher which gives one node's DNS what the ConfigMaps say. Nothing waits for it: a broken
-// Corefile leaves in force what was before, and is reported.
+// Corefile leaves in force what was before, and Problem says so.
 type Applier struct {
 	Host      Host
 	Table     interface{ SetOptions(dns.Options) }
@@ -21,8 +21,8 @@ type Applier struct {
 	PodExists func(namespace, addr string) bool
 	Log       *slog.Logger
 
-	last *model.DNSConfig
-	err  error
+	last    *model.DNSConfig
+	problem atomic.Pointer[string]
 }
 
 // Name is the component's name in reports.
@@ -31,26 +31,42 @@ func (*Applier) Name() string { return "corefile" }
 // Withdraw does nothing: settings have no addresses.
 func (*Applier) Withdraw(context.Context, *model.Snapshot) error { return nil }
 
-// Publish takes over the settings of next, if they are others.
+// Publish takes over the settings of next, if they are others. It never fails: to try again would not help.
 func (a *Applier) Publish(_ context.Context, next *model.Snapshot, _ func(model.ServiceName) bool) error {
 	if next.DNS == a.last {
-		return a.err
+		return nil
 	}
-	a.last, a.err = next.DNS, nil
+	a.last = next.DNS
+	a.problem.Store(nil)
+	if err := a.apply(next.DNS); err != nil {
+		text := fmt.Sprintf("mend ConfigMap kube-system/coredns; what was in force before it stays: %v", err)
+		a.problem.Store(&text)
+		a.Log.Warn("dns: Corefile", "error", err)
+	}
+	return nil
+}
+
+// Problem is what is wrong with the newest Corefile, "" when it is in force.
+func (a *Applier) Problem() string {
+	if p := a.problem.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+func (a *Applier) apply(d *model.DNSConfig) error {
 	c := &Config{Server: a.Defaults}
-	if next.DNS != nil {
+	if d != nil {
 		var err error
-		if c, err = Parse(next.DNS.Corefile, next.DNS.Custom, a.Host); err != nil {
-			a.err = fmt.Errorf("mend ConfigMap kube-system/coredns; what was in force before it stays: %w: %w", err, apply.ErrWithdrawn)
-			return a.err
+		if c, err = Parse(d.Corefile, d.Custom, a.Host); err != nil {
+			return err
 		}
 	}
 	for _, w := range c.Warnings {
 		a.Log.Warn("dns: Corefile", "warning", w)
 	}
 	if err := a.Server.Configure(c.Server); err != nil {
-		a.err = fmt.Errorf("mend ConfigMap kube-system/coredns; what was in force before it stays: %w: %w", err, apply.ErrWithdrawn)
-		return a.err
+		return err
 	}
 	c.Cluster.PodExists = a.PodExists
 	a.Table.SetOptions(c.Cluster)

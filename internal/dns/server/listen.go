@@ -19,6 +19,8 @@ var ErrPortTaken = errors.New("port in use")
 type sockets struct {
 	udp []*net.UDPConn
 	tcp []*net.TCPListener
+
+	inherited bool // a predecessor reads from them too
 }
 
 // stop ends the reading of questions. Those that were read are answered.
@@ -59,12 +61,16 @@ func (s *Server) open(ctx context.Context, socks *sockets, at netip.AddrPort) er
 	socks.tcp = append(socks.tcp, l.(*net.TCPListener))
 	for i := range s.cfg.Sockets {
 		name := fmt.Sprintf("dns/%s/udp/%s/%d", s.cfg.Netns, at, i)
-		c, err := s.cfg.Handover.PacketConn(name, func() (net.PacketConn, error) { return s.listenUDP(ctx, at, i == 0) })
+		inherited := true
+		c, err := s.cfg.Handover.PacketConn(name, func() (net.PacketConn, error) {
+			inherited = false
+			return s.listenUDP(ctx, at, i == 0)
+		})
 		if err != nil {
 			return taken(at, "UDP", err)
 		}
 		u := c.(*net.UDPConn)
-		socks.udp = append(socks.udp, u)
+		socks.udp, socks.inherited = append(socks.udp, u), socks.inherited || inherited
 		if err := u.SetReadBuffer(1 << 20); err != nil { // room for bursts; the kernel may give less
 			return fmt.Errorf("size the receive buffer: %w", err)
 		}

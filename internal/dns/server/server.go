@@ -146,6 +146,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if socks.inherited {
+		s.awaitTable(ctx)
+	}
 	serving, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	var wg sync.WaitGroup
@@ -183,6 +186,17 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("serving DNS: %w", cause)
 	}
 	return nil
+}
+
+// awaitTable leaves questions to the predecessor until there is something to answer with.
+func (s *Server) awaitTable(ctx context.Context) {
+	const look, most = 2 * time.Millisecond, time.Minute
+	s.not("waiting for the first complete reading of Services, while the predecessor answers")
+	for deadline := time.Now().Add(most); ctx.Err() == nil && time.Now().Before(deadline); time.Sleep(look) {
+		if ok, _ := s.cfg.Table.Ready(); ok {
+			return
+		}
+	}
 }
 
 // awaitEnd waits until the server is told to stop, and then, unless a successor answers, for as long as the settings
