@@ -20,13 +20,10 @@ import (
 	"minato/internal/web"
 )
 
-// Exit codes besides 0: what went wrong, for scripts.
+// Exit codes besides 0: what went wrong, for scripts. explain has more, those of its verdicts.
 const (
-	exitFailed  = 1
-	exitUsage   = 2
-	exitRefused = 3 // explain: the connection is refused
-	exitDropped = 4 // explain: it gets no answer
-	exitNoName  = 5 // explain: no such name
+	exitFailed = 1
+	exitUsage  = 2
 )
 
 // exitError ends the program with a code; a nil err prints nothing.
@@ -79,11 +76,10 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&o.name, "name", instance.DefaultName, "name of the instance")
 	root.PersistentFlags().StringVar(&o.stateDir, "state-dir", "", "folder of its state (default /var/lib/minato/NAME)")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &exitError{exitUsage, fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(upCommand(o), downCommand(o), deleteCommand(o), statusCommand(o), doctorCommand(o), backupCommand(o), restoreCommand(o), nodeCommand(o), imageCommand(o),
 		kubectlCommand(o), serviceCommand(o), showCommand(o), diffCommand(o), explainCommand(o), flowsCommand(o), dashboardCommand(o), versionCommand())
+	usageErrors(root)
 	return root
 }
 

@@ -52,6 +52,39 @@ func TestUsageErrorsSayWhatToDoAndEndWith2(t *testing.T) {
 	}
 }
 
+func TestAWrongWordEndsWith2AndSaysWhatWasMeant(t *testing.T) {
+	for line, want := range map[string]string{
+		"statsu":                   "did you mean minato status? (see minato --help): there is no verb statsu",
+		"statsu -o json":           "did you mean minato status? (see minato --help): there is no verb statsu",
+		"qqqqqq":                   "see minato --help: there is no verb qqqqqq",
+		"node lst":                 "did you mean minato node list? (see minato node --help): there is no verb lst",
+		"node lst --grace 1s":      "did you mean minato node list? (see minato node --help): there is no verb lst",
+		"image lod x.tar":          "did you mean minato image load? (see minato image --help): there is no verb lod",
+		"status --ouput json":      "did you mean minato status --output? (see minato status --help): there is no flag --ouput",
+		"status --nmae x":          "did you mean minato status --name? (see minato status --help): there is no flag --nmae",
+		"explain web:80 --form=x":  "did you mean minato explain --from? (see minato explain --help): there is no flag --form",
+		"--qqqqqq":                 "see minato --help: there is no flag --qqqqqq",
+		"node kill":                "write it as minato node kill NODE [flags] (see minato node kill --help): accepts 1 arg(s), received 0",
+		"status -x":                "see minato status --help: unknown shorthand flag: 'x' in -x",
+		"status --output=sideways": "see minato status --help: invalid argument \"sideways\" for \"-o, --output\" flag: give one of text, json, yaml",
+	} {
+		_, err := execute(strings.Fields(line)...)
+		var exit *exitError
+		if !errors.As(err, &exit) || exit.code != exitUsage || err.Error() != want {
+			t.Errorf("minato %s\n got %v\nwant %s", line, err, want)
+		}
+	}
+}
+
+func TestAVerbThatOnlyHasVerbsListsThem(t *testing.T) {
+	for _, line := range []string{"", "node", "image"} {
+		out, err := execute(strings.Fields(line)...)
+		if err != nil || !strings.Contains(out, "Available Commands:") {
+			t.Errorf("minato %s: %v, %q", line, err, out)
+		}
+	}
+}
+
 func TestVerbsOfAnInstanceThatDoesNotRunNameTheStart(t *testing.T) {
 	for _, args := range [][]string{{"status"}, {"diff"}, {"show", "services"}, {"explain", "web:80"}, {"node", "list"}, {"image", "list"}} {
 		_, err := execute(append(args, "--name", "not-there", "--state-dir", t.TempDir())...)

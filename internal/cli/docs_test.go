@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"minato/internal/explain"
 )
 
 var update = flag.Bool("update", false, "write the verbs into docs/cli.md anew")
@@ -48,7 +50,7 @@ func verbsMarkdown(root *cobra.Command) string {
 	var b strings.Builder
 	var walk func(*cobra.Command)
 	walk = func(c *cobra.Command) {
-		if c.Runnable() {
+		if c.Runnable() && !c.HasSubCommands() {
 			fmt.Fprintf(&b, "\n### %s\n\n%s.\n", c.UseLine(), c.Short)
 			if c.Long != "" {
 				fmt.Fprintf(&b, "\n%s\n", c.Long)
@@ -89,4 +91,33 @@ func flagsMarkdown(flags *pflag.FlagSet) string {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", name, usage)
 	})
 	return b.String()
+}
+
+func TestCLIPageHasExactlyTheExitCodes(t *testing.T) {
+	b, err := os.ReadFile(cliPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "| Exit code | |\n|---|---|\n")
+	table, _, _ := strings.Cut(rest, "\n\n")
+	said := map[int]string{}
+	for row := range strings.Lines(table) {
+		var code int
+		if _, err := fmt.Sscanf(row, "| %d |", &code); err != nil {
+			t.Fatalf("row %q: %v", row, err)
+		}
+		said[code] = row
+	}
+	want := map[int]string{0: "done", exitFailed: "failed", exitUsage: "command line"}
+	for _, v := range []explain.Verdict{explain.Delivered, explain.Refused, explain.Dropped, explain.NoSuchName} {
+		want[v.ExitCode()] = "`explain`: " + string(v)
+	}
+	if len(said) != len(want) {
+		t.Errorf("the table has %d codes, want %d", len(said), len(want))
+	}
+	for code, words := range want {
+		if !strings.Contains(said[code], words) {
+			t.Errorf("code %d is %q, want %q in it", code, said[code], words)
+		}
+	}
 }
