@@ -8,10 +8,13 @@ import (
 )
 
 // WriteText prints the plan: one line for each address, with the reason for every node that does not announce it.
-func (p *Plan) WriteText(w io.Writer) error {
+func (p *Plan) WriteText(w io.Writer) error { return WriteText(w, p.Announcements()) }
+
+// WriteText prints some announcements as a table.
+func WriteText(w io.Writer, list []*Announcement) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(t, "ADDRESS\tNODE\tPOOL\tSERVICES\tNOT BY")
-	for _, a := range p.Announcements() {
+	for _, a := range list {
 		node, pool := a.Node, a.Pool
 		if node == "" {
 			node = "<nobody>"

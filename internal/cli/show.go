@@ -24,8 +24,12 @@ func statusCommand(o *options) *cobra.Command {
 func showCommand(o *options) *cobra.Command {
 	var node, output string
 	c := &cobra.Command{
-		Use:       "show services|frontends|addresses|announcements|routes|nftables|dns [NAMESPACE/NAME]",
-		Short:     "Show what the Services come to on a node",
+		Use:   "show services|frontends|addresses|announcements|routes|nftables|dns [NAMESPACE/NAME]",
+		Short: "Show what the Services come to on a node",
+		Long: "services: what is wanted. frontends: at which addresses the node answers. addresses, announcements: what load\n" +
+			"balancers got, and which node answers for it. routes: Ingress. nftables: what the kernel is told; minato diff says\n" +
+			"whether it has it. dns: every record. With NAMESPACE/NAME, or svc/NAME, only what is of that Service.",
+		Example:   "  minato show frontends\n  minato show dns default/web\n  minato show services -o json",
 		ValidArgs: []string{"services", "frontends", "addresses", "announcements", "routes", "nftables", "dns"},
 		Args:      cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -17,46 +17,66 @@ func (t *Table) WriteText(w io.Writer) error { return t.View().WriteText(w) }
 
 // WriteText prints the view; see Table.WriteText.
 func (v View) WriteText(w io.Writer) error {
-	var lines []string
+	var b bytes.Buffer
+	if !v.tree.complete {
+		b.WriteString("; not every Service was read yet: unknown names are answered with SERVFAIL\n")
+	}
+	for _, r := range v.Records() {
+		b.WriteString(r.String() + "\n")
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// Record is one record of the table. A name that is there without records of its own, because names exist below it,
+// is a Record without a Type.
+type Record struct {
+	Name string `json:"name"`
+	TTL  uint32 `json:"ttl,omitempty"`
+	Type string `json:"type,omitempty"`
+	Data string `json:"data,omitempty"`
+}
+
+// String is the line of a zone file, or a comment.
+func (r Record) String() string {
+	if r.Type == "" {
+		return r.Name + "\t; empty, names exist below it"
+	}
+	return fmt.Sprintf("%s\t%d\tIN\t%s\t%s", r.Name, r.TTL, r.Type, r.Data)
+}
+
+// Records are all records that are served, sorted by name. Additional records repeat what other names say and are left
+// out.
+func (v View) Records() []Record {
+	var names [][]Record
 	for _, s := range v.tree.shards {
 		if s == nil {
 			continue
 		}
 		for _, e := range s.slots {
 			if e != nil {
-				lines = append(lines, e.text())
+				names = append(names, e.records())
 			}
 		}
 	}
-	slices.Sort(lines)
-	var b bytes.Buffer
-	if !v.tree.complete {
-		b.WriteString("; not every Service was read yet: unknown names are answered with SERVFAIL\n")
-	}
-	for _, l := range lines {
-		b.WriteString(l)
-	}
-	_, err := w.Write(b.Bytes())
-	return err
+	slices.SortFunc(names, func(a, b []Record) int { return strings.Compare(a[0].String(), b[0].String()) })
+	return slices.Concat(names...)
 }
 
-// text is one line for each record that answers. Additional records repeat what other names say and are left out.
-func (e *entry) text() string {
+func (e *entry) records() (out []Record) {
 	name := text(e.name)
-	if len(e.sets) == 0 {
-		return name + "\t; empty, names exist below it\n"
-	}
-	var b strings.Builder
 	for _, s := range e.sets {
 		at := 0
 		for range s.answers {
 			next := NextRecord(s.body, at)
-			ttl := binary.BigEndian.Uint32(s.body[at+6:])
-			fmt.Fprintf(&b, "%s\t%d\tIN\t%s\t%s\n", name, ttl, typeName(s.qtype), contents(s.qtype, s.body[at+12:next]))
+			out = append(out, Record{name, binary.BigEndian.Uint32(s.body[at+6:]), typeName(s.qtype), contents(s.qtype, s.body[at+12:next])})
 			at = next
 		}
 	}
-	return b.String()
+	if len(out) == 0 {
+		return []Record{{Name: name}}
+	}
+	return out
 }
 
 func typeName(t uint16) string {

@@ -10,8 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"minato/internal/dataplane/nftables"
-	"minato/internal/model"
+	"minato/internal/show"
 	"minato/internal/source/kube"
 	"minato/internal/web"
 )
@@ -122,36 +121,18 @@ func (u *instanceRun) show(_ context.Context, what string, q web.Query, w io.Wri
 	if api := snapshot.NodeNamed(a.node.Name); api != nil {
 		snapshot = snapshot.On(api)
 	}
-	switch what {
-	case "services":
-		return snapshot.WriteText(w)
-	case "frontends":
-		return writeFrontends(snapshot, w)
-	case "nftables":
-		return nftables.New(snapshot, except()).WriteText(w)
-	case "addresses":
-		return writeAddresses(snapshot, w)
-	case "announcements":
-		return writeAnnouncements(snapshot, w)
-	case "routes":
-		return a.ingress.Plan().WriteText(w)
-	case "dns":
-		return a.table.WriteText(w)
+	only, err := serviceAsked(snapshot, q)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("show one of services, frontends, addresses, announcements, routes, nftables, dns: there is no %q: %w", what, web.ErrNotFound)
-}
-
-// writeFrontends lists every address at which the node answers, and how many backends it has.
-func writeFrontends(s *model.Snapshot, w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "ADDRESS\tPROTOCOL\tKIND\tSERVICE\tPORT\tVERDICT\tBACKENDS")
-	for svc := range s.Services() {
-		for _, f := range svc.Frontends {
-			sel := model.Select(svc, f, s.Node, model.Outside)
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\n", f.Addr, f.Protocol, f.Kind, svc.Name, f.PortName, sel.Verdict, len(sel.Backends))
-		}
+	v, ok := show.Of(what, show.World{Snapshot: snapshot, Except: except(), Ingress: a.ingress.Plan(), Names: a.table.View()}, only)
+	switch {
+	case !ok:
+		return fmt.Errorf("show one of %s: there is no %q: %w", strings.Join(show.Views, ", "), what, web.ErrNotFound)
+	case q.Output != web.Text:
+		return encode(w, q.Output, v.Rows)
 	}
-	return t.Flush()
+	return v.Text(w)
 }
 
 // diff compares the kernel of one node, or of all, with the plan.

@@ -30,9 +30,10 @@ type noticed struct {
 	notices *statuswriter.Notices
 }
 
-func startNotices(t *testing.T, objects ...runtime.Object) *noticed {
+func startNotices(t *testing.T, prepare func(*noticed), objects ...runtime.Object) *noticed {
 	t.Helper()
 	w := &noticed{Clientset: fake.NewClientset(objects...), t: t, events: new(recorder)}
+	prepare(w)
 	builder := source.NewBuilder()
 	w.notices = statuswriter.NewNotices(statuswriter.NoticesConfig{
 		Client: w, Source: builder, Log: slog.New(slog.DiscardHandler), Recorder: w.events, Settle: 50 * time.Millisecond, Retry: 10 * time.Millisecond,
@@ -54,6 +55,9 @@ func startNotices(t *testing.T, objects ...runtime.Object) *noticed {
 	}
 	return w
 }
+
+// asIs leaves the API as it is.
+func asIs(*noticed) {}
 
 // external is a Service with an external address, made at a second of its own.
 func external(name, addr string, second int) *corev1.Service {
@@ -85,7 +89,7 @@ func (w *noticed) wait(want ...string) {
 }
 
 func TestTheYoungerOfTwoServicesWithOneAddressIsTold(t *testing.T) {
-	w := startNotices(t, external("web-1", "192.0.2.1", 1), external("web-2", "192.0.2.1", 2))
+	w := startNotices(t, asIs, external("web-1", "192.0.2.1", 1), external("web-2", "192.0.2.1", 2))
 	loss := "Service/web-2 Warning AddressTaken give this Service or Service default/web-1 another address: 192.0.2.1:80/tcp is the other's, which is older"
 	w.wait(loss)
 	w.put(external("web-2", "192.0.2.2", 2))
@@ -98,7 +102,7 @@ func TestTheYoungerOfTwoServicesWithOneAddressIsTold(t *testing.T) {
 }
 
 func TestWhatCannotBeUsedOfAServiceIsTold(t *testing.T) {
-	w := startNotices(t, external("web-1", "300.0.0.1", 1))
+	w := startNotices(t, asIs, external("web-1", "300.0.0.1", 1))
 	w.wait("Service/web-1 Warning NotAsWritten ")
 	if got := w.events.list()[0]; !strings.Contains(got, "300.0.0.1") {
 		t.Errorf("told %q", got)
@@ -106,14 +110,15 @@ func TestWhatCannotBeUsedOfAServiceIsTold(t *testing.T) {
 }
 
 func TestWhatANodeFindsIsToldOnceEvenAfterAnError(t *testing.T) {
-	w := startNotices(t, external("web-1", "192.0.2.1", 1), external("web-2", "192.0.2.2", 2))
 	failures := 2
-	w.PrependReactor("get", "services", func(clienttesting.Action) (bool, runtime.Object, error) {
-		if failures--; failures >= 0 {
-			return true, nil, errors.New("not now")
-		}
-		return false, nil, nil
-	})
+	w := startNotices(t, func(w *noticed) {
+		w.PrependReactor("get", "services", func(clienttesting.Action) (bool, runtime.Object, error) {
+			if failures--; failures >= 0 {
+				return true, nil, errors.New("not now")
+			}
+			return false, nil, nil
+		})
+	}, external("web-1", "192.0.2.1", 1), external("web-2", "192.0.2.2", 2))
 	name := model.ServiceName{Namespace: "default", Name: "web-1"}
 	for range 3 {
 		w.notices.Warn("node1", name, "FailedToStartServiceHealthcheck", "port 30001 is taken")

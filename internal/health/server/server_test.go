@@ -244,6 +244,7 @@ func TestTheNodeAnswersForItself(t *testing.T) {
 	w := newWorld(t, 0)
 	stay := &model.Node{Name: "node1", Addrs: []netip.Addr{netip.MustParseAddr(addr4), netip.MustParseAddr(addr6)}}
 	w.update(func(e *model.Edit) { e.SetNode(stay) })
+	w.becomes("["+addr6+"]:10256", "/livez", 200)
 	r := w.expect("["+addr6+"]:10256", "/healthz", `200 weight ""`)
 	var body struct {
 		LastUpdated, CurrentTime time.Time
