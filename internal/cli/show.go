@@ -9,18 +9,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func statusCommand(o *options) *cobra.Command {
-	var output string
-	c := &cobra.Command{
-		Use: "status", Short: "Show what every component has reached", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return o.get(c.Context(), "/status", url.Values{"output": {output}}, c.OutOrStdout())
-		},
-	}
-	outputFlag(c, &output)
-	return c
-}
-
 func showCommand(o *options) *cobra.Command {
 	var node, output string
 	c := &cobra.Command{

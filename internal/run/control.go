@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"minato/internal/show"
 	"minato/internal/source/kube"
@@ -63,52 +62,6 @@ func (u *instanceRun) nodes(context.Context) ([]web.Node, error) {
 		})
 	}
 	return all, nil
-}
-
-// status prints what every component of every node has reached.
-func (u *instanceRun) status(_ context.Context, q web.Query, w io.Writer) error {
-	entries, snapshot := u.board.Entries(), u.builder.Current()
-	if q.Output != web.Text {
-		return encode(w, q.Output, struct {
-			Revision uint64 `json:"revision"`
-			Services int    `json:"services"`
-			Entries  any    `json:"components"`
-		}{snapshot.Revision, snapshot.Len(), entries})
-	}
-	fmt.Fprintf(w, "revision %d, %d Services, %d nodes; API https://127.0.0.1:%d\n\n", snapshot.Revision, snapshot.Len(), len(u.agents), u.cfg.APIPort)
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "NODE\tCOMPONENT\tAPPLIED\tSINCE\tSTATE")
-	for _, e := range entries {
-		state := "ok"
-		switch {
-		case e.Error != "":
-			state = e.Error
-		case u.outOfReach(e.Node):
-			state = "frozen"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", e.Node, e.Component, e.Applied, time.Since(e.Since).Round(time.Second), state)
-	}
-	for _, a := range u.agents {
-		if ok, reason := a.dns.Ready(); !ok {
-			fmt.Fprintf(t, "%s\tdns server\t\t\t%s\n", a.node.Name, reason)
-		}
-		if problem := a.corefile.Problem(); problem != "" {
-			fmt.Fprintf(t, "%s\tcorefile\t\t\t%s\n", a.node.Name, problem)
-		}
-		if problem := a.ingress.Problem(); problem != "" {
-			fmt.Fprintf(t, "%s\tingress proxy\t\t\t%s\n", a.node.Name, problem)
-		}
-		for _, s := range a.speakers {
-			if problem := s.Problem(); problem != "" {
-				fmt.Fprintf(t, "%s\t%s\t\t\t%s\n", a.node.Name, s.Name(), problem)
-			}
-		}
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	_, err := io.WriteString(w, u.conditions())
-	return err
 }
 
 // show prints what the Services come to on a node.

@@ -341,6 +341,7 @@ func (u *instanceRun) startCluster() error {
 		b.SetPolicy(source.Policy{NodePorts: u.cfg.NodePorts, RefuseExternalIPs: u.cfg.NoExternalIPs})
 		b.SetLoadBalancerDefaults(loadBalancerDefaults(u.cfg))
 	})
+	u.goRun("revisions", u.followRevisions)
 	u.goRun("source", func(ctx context.Context) error { return kube.Run(ctx, client, u.builder) })
 	addresses := statuswriter.New(statuswriter.Config{Client: client, Source: u.builder, Board: u.board, Log: u.opt.Log})
 	u.goRun("load balancer addresses", addresses.Run)

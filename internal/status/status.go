@@ -16,14 +16,16 @@ import (
 
 // Entry is the state of one component of one node.
 type Entry struct {
-	Node      string         `json:"node"`
-	Component string         `json:"component"`
-	Applied   uint64         `json:"applied"`         // newest revision that was reached in full
-	Seen      uint64         `json:"seen"`            // newest revision that was tried
-	Error     string         `json:"error,omitempty"` // of the last attempt; empty when it reached Seen
-	Since     time.Time      `json:"since"`           // of the present state: of the first error in a row, else of Applied
-	Failures  int            `json:"failures,omitempty"`
-	Counts    map[string]int `json:"counts,omitempty"`
+	Node      string    `json:"node"`
+	Component string    `json:"component"`
+	Applied   uint64    `json:"applied"`         // newest revision that was reached in full
+	Seen      uint64    `json:"seen"`            // newest revision that was tried
+	Error     string    `json:"error,omitempty"` // of the last attempt; empty when it reached Seen
+	Since     time.Time `json:"since"`           // of the present state: of the first error in a row, else of Applied
+	Failures  int       `json:"failures,omitempty"`
+	// BehindSince is since when Applied is older than what was published; zero when it is not.
+	BehindSince time.Time      `json:"behindSince,omitzero"`
+	Counts      map[string]int `json:"counts,omitempty"`
 }
 
 // Converged reports whether the last attempt reached what it tried.
@@ -33,6 +35,7 @@ func (e Entry) Converged() bool { return e.Error == "" && e.Applied == e.Seen }
 type Board struct {
 	mu      sync.Mutex
 	entries map[key]*Entry
+	newest  uint64        // revision that was published
 	changed chan struct{} // closed and replaced by every report; nil until somebody waits
 }
 
@@ -52,7 +55,27 @@ func (b *Board) Report(node, component string, revision uint64, err error) {
 			e.Error = err.Error()
 			e.Failures++
 		}
+		e.judge(b.newest)
 	})
+}
+
+// Publish says that there is a revision to reach. It does not end a Wait.
+func (b *Board) Publish(revision uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.newest = revision
+	for _, e := range b.entries {
+		e.judge(revision)
+	}
+}
+
+func (e *Entry) judge(newest uint64) {
+	switch {
+	case e.Applied >= newest:
+		e.BehindSince = time.Time{}
+	case e.BehindSince.IsZero():
+		e.BehindSince = time.Now()
+	}
 }
 
 // Count sets one of a component's figures, such as its number of Services or of repaired elements.

@@ -41,6 +41,37 @@ func TestBoardSaysWhatWasReachedAndSinceWhen(t *testing.T) {
 	})
 }
 
+func TestBoardSaysSinceWhenAComponentIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b Board
+		start := time.Now()
+		behind := func(want string) {
+			t.Helper()
+			got := "no"
+			if since := b.Entries()[0].BehindSince; !since.IsZero() {
+				got = since.Sub(start).String()
+			}
+			if got != want {
+				t.Errorf("behind since %s, want %s", got, want)
+			}
+			time.Sleep(time.Second)
+		}
+		b.Publish(1)
+		b.Report("node1", "dns", 1, nil)
+		behind("no")
+		b.Publish(2)
+		behind("1s")
+		b.Publish(4)
+		behind("1s")
+		b.Report("node1", "dns", 3, nil)
+		behind("1s")
+		b.Report("node1", "dns", 4, errors.New("no"))
+		behind("1s")
+		b.Report("node1", "dns", 4, nil)
+		behind("no")
+	})
+}
+
 func TestEntriesAreSortedCopies(t *testing.T) {
 	var b Board
 	for _, k := range [][2]string{{"node2", "dns"}, {"node1", "nftables"}, {"node1", "dns"}} {

@@ -38,7 +38,7 @@ type Query struct {
 	Namespace string // explain: of svc/NAME, and of the pod that no From stands for
 	Output    string // Text, JSON or YAML; checked
 	Selector  string // show and flows: only this Service
-	Watch     bool   // flows: go on
+	Watch     bool   // status and flows: go on
 }
 
 // The forms in which answers are written. Text is a table, or lines.
@@ -50,7 +50,7 @@ const (
 
 // Backend is what a running instance offers. Every function may be called at any time and concurrently.
 type Backend struct {
-	Status func(ctx context.Context, q Query, w io.Writer) error
+	Status func(ctx context.Context, q Query, w io.Writer) (exit int, err error)
 	Nodes  func(ctx context.Context) ([]Node, error)
 	// Change does stop, kill, pause-agent or start to a node and says what came of it; grace is stop's.
 	Change  func(ctx context.Context, verb, node string, grace time.Duration) (string, error)
@@ -108,7 +108,12 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 func (b Backend) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", asked(func(w http.ResponseWriter, r *http.Request, q Query) {
-		reply(w, b.Status(r.Context(), q, w))
+		if q.Watch {
+			_, err := b.Status(r.Context(), q, flushed{w, http.NewResponseController(w)})
+			reply(w, err)
+			return
+		}
+		withExit(w, func(out io.Writer) (int, error) { return b.Status(r.Context(), q, out) })
 	}))
 	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, r *http.Request) {
 		nodes, err := b.Nodes(r.Context())
