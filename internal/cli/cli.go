@@ -72,14 +72,14 @@ func newRoot() *cobra.Command {
 		Long: "minato (港) is the Kubernetes Service layer as one program: ClusterIP, NodePort, LoadBalancer, DNS and Ingress\n" +
 			"from one model of the Services, with an embedded Kubernetes API and real containers on one machine.",
 		SilenceUsage: true, SilenceErrors: true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.PersistentFlags().StringVar(&o.name, "name", instance.DefaultName, "name of the instance")
 	root.PersistentFlags().StringVar(&o.stateDir, "state-dir", "", "folder of its state (default /var/lib/minato/NAME)")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(upCommand(o), downCommand(o), deleteCommand(o), statusCommand(o), doctorCommand(o), backupCommand(o), restoreCommand(o), nodeCommand(o), imageCommand(o),
-		kubectlCommand(o), serviceCommand(o), showCommand(o), diffCommand(o), explainCommand(o), flowsCommand(o), dashboardCommand(o), versionCommand())
+		kubectlCommand(o), serviceCommand(o), showCommand(o), diffCommand(o), explainCommand(o), flowsCommand(o), dashboardCommand(o), completionCommand(), versionCommand())
 	usageErrors(root)
+	o.completeNames(root)
 	return root
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"minato/internal/show"
 	"minato/internal/source/kube"
@@ -28,11 +27,12 @@ func (u *instanceRun) control(pods func(context.Context) *kube.Pods) web.Backend
 		Explain: func(ctx context.Context, dest string, q web.Query, w io.Writer) (int, error) {
 			return u.explain(ctx, dest, q, pods(ctx), w)
 		},
-		Service: u.service,
-		Images:  u.imageNames,
-		Load:    u.load,
-		Page:    u.page(pods),
-		Backup:  u.backup,
+		Service:  u.service,
+		Services: u.serviceNames,
+		Images:   u.imageNames,
+		Load:     u.load,
+		Page:     u.page(pods),
+		Backup:   u.backup,
 	}
 }
 

@@ -17,6 +17,17 @@ func (u *instanceRun) service(_ context.Context, namespace, name string) ([]stri
 	return serviceURLs(u.builder.Current(), model.ServiceName{Namespace: namespace, Name: name})
 }
 
+// serviceNames lists the Services of a namespace.
+func (u *instanceRun) serviceNames(_ context.Context, namespace string) []string {
+	names := []string{}
+	for svc := range u.builder.Current().Services() {
+		if svc.Name.Namespace == namespace {
+			names = append(names, svc.Name.Name)
+		}
+	}
+	return names
+}
+
 // serviceURLs has one URL for each port of a Service, in the order of its ports.
 func serviceURLs(s *model.Snapshot, name model.ServiceName) ([]string, error) {
 	svc := s.Service(name)

@@ -79,6 +79,11 @@ func (c *Client) Service(ctx context.Context, namespace, name string) (urls []st
 	return urls, c.json(ctx, http.MethodGet, "/services/"+url.PathEscape(namespace)+"/"+url.PathEscape(name), nil, &urls)
 }
 
+// Services lists the names of the Services of a namespace.
+func (c *Client) Services(ctx context.Context, namespace string) (names []string, err error) {
+	return names, c.json(ctx, http.MethodGet, "/services/"+url.PathEscape(namespace), nil, &names)
+}
+
 // Images lists the loaded images.
 func (c *Client) Images(ctx context.Context) (images []string, err error) {
 	return images, c.json(ctx, http.MethodGet, "/images", nil, &images)

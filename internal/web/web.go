@@ -59,11 +59,13 @@ type Backend struct {
 	Flows   func(ctx context.Context, q Query, w io.Writer) error
 	Explain func(ctx context.Context, dest string, q Query, w io.Writer) (exit int, err error)
 	Service func(ctx context.Context, namespace, name string) (urls []string, err error)
-	Images  func(ctx context.Context) ([]string, error)
-	Load    func(ctx context.Context, r io.Reader) ([]string, error)
-	Backup  func(ctx context.Context, w io.Writer) error
-	Metrics http.Handler
-	Page    http.Handler // below /dashboard
+	// Services lists the names of a namespace.
+	Services func(ctx context.Context, namespace string) []string
+	Images   func(ctx context.Context) ([]string, error)
+	Load     func(ctx context.Context, r io.Reader) ([]string, error)
+	Backup   func(ctx context.Context, w io.Writer) error
+	Metrics  http.Handler
+	Page     http.Handler // below /dashboard
 }
 
 // ErrNotFound marks an error that means: what was asked for is not there.
@@ -149,6 +151,9 @@ func (b Backend) routes() http.Handler {
 	mux.HandleFunc("GET /services/{namespace}/{name}", func(w http.ResponseWriter, r *http.Request) {
 		urls, err := b.Service(r.Context(), r.PathValue("namespace"), r.PathValue("name"))
 		replyJSON(w, urls, err)
+	})
+	mux.HandleFunc("GET /services/{namespace}", func(w http.ResponseWriter, r *http.Request) {
+		replyJSON(w, b.Services(r.Context(), r.PathValue("namespace")), nil)
 	})
 	mux.HandleFunc("GET /images", func(w http.ResponseWriter, r *http.Request) {
 		images, err := b.Images(r.Context())
