@@ -12,5 +12,5 @@ func main() {
 	if plugin.Is(os.Args[0]) { // started by containerd, where no separate plugin was built in
 		os.Exit(plugin.Main(os.Args[0], os.Getenv, os.Stdin, os.Stdout))
 	}
-	os.Exit(cli.Main(os.Args[1:]))
+	os.Exit(cli.Main(os.Args[0], os.Args[1:]))
 }

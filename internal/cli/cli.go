@@ -40,12 +40,12 @@ func (e *exitError) Error() string {
 }
 func (e *exitError) Unwrap() error { return e.err }
 
-// Main runs the command line and returns the exit code.
-func Main(args []string) int {
+// Main runs the command line of the program that was called by this name, and returns the exit code.
+func Main(program string, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := newRoot()
-	root.SetArgs(args)
+	root.SetArgs(calledAs(program, root, args))
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0

@@ -11,8 +11,8 @@ import (
 func downCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
-		Short: "Stop the cluster; its state stays for the next up",
-		Args:  cobra.NoArgs,
+		Short: "Stop the cluster; its state stays for the next up", Example: "  sudo minato down",
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			inst, err := o.instance()
 			if err != nil {
@@ -29,8 +29,8 @@ func downCommand(o *options) *cobra.Command {
 func deleteCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete",
-		Short: "Stop the cluster and remove every trace of it",
-		Args:  cobra.NoArgs,
+		Short: "Stop the cluster and remove every trace of it", Example: "  sudo minato delete --name lab",
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			inst, err := o.instance()
 			if err != nil {

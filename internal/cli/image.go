@@ -26,7 +26,7 @@ func imageCommand(o *options) *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "list", Short: "List loaded images", Args: cobra.NoArgs,
+			Use: "list", Short: "List loaded images", Example: "  minato image list", Args: cobra.NoArgs,
 			RunE: func(c *cobra.Command, _ []string) error {
 				client, err := o.client()
 				if err != nil {

@@ -16,6 +16,7 @@ func kubectlCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:                "kubectl [--name NAME] ARG...",
 		Short:              "The real kubectl, for this cluster",
+		Example:            "  minato kubectl get nodes\n  minato kubectl --name lab get pods -A",
 		DisableFlagParsing: true,
 		RunE: func(c *cobra.Command, args []string) error {
 			name, stateDir := o.name, o.stateDir

@@ -26,16 +26,17 @@ func nodeCommand(o *options) *cobra.Command {
 		o.changeCommand("pause-agent", "Freeze the Service layer of a node", pauseText),
 		o.changeCommand("start", "Undo stop, kill or pause-agent", startText),
 		&cobra.Command{
-			Use: "list", Short: "List the nodes", Args: cobra.NoArgs,
+			Use: "list", Short: "List the nodes", Example: "  minato node list", Args: cobra.NoArgs,
 			RunE: func(c *cobra.Command, _ []string) error { return o.listNodes(c) },
 		},
 		&cobra.Command{
 			Use: "exec NODE -- COMMAND [ARG...]", Short: "Run a command in a node's network",
-			Args: cobra.MinimumNArgs(2),
-			RunE: func(c *cobra.Command, args []string) error { return o.execOnNode(c.Context(), args[0], args[1:]) },
+			Example: "  sudo minato node exec node1 -- ip address",
+			Args:    cobra.MinimumNArgs(2),
+			RunE:    func(c *cobra.Command, args []string) error { return o.execOnNode(c.Context(), args[0], args[1:]) },
 		},
 		&cobra.Command{
-			Use: "shell NODE", Short: "Open a shell in a node's network", Args: cobra.ExactArgs(1),
+			Use: "shell NODE", Short: "Open a shell in a node's network", Example: "  sudo minato node shell node1", Args: cobra.ExactArgs(1),
 			RunE: func(c *cobra.Command, args []string) error {
 				shell := os.Getenv("SHELL")
 				if shell == "" {
@@ -62,7 +63,7 @@ const (
 // changeCommand is a verb that changes a node.
 func (o *options) changeCommand(verb, short, long string) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " NODE", Short: short, Long: long, Args: cobra.ExactArgs(1),
+		Use: verb + " NODE", Short: short, Long: long, Args: cobra.ExactArgs(1), Example: "  minato node " + verb + " node2",
 		RunE: func(c *cobra.Command, args []string) error { return o.changeNode(c, verb, args[0], 0) },
 	}
 }

@@ -36,10 +36,11 @@ func showCommand(o *options) *cobra.Command {
 func diffCommand(o *options) *cobra.Command {
 	var node, output string
 	c := &cobra.Command{
-		Use:   "diff",
-		Short: "Compare what the kernel holds with what it should; nothing printed means equal",
-		Long:  "Reads the kernel's maps of every node and compares them with the plan. Exit 0: equal, 1: not.",
-		Args:  cobra.NoArgs,
+		Use:     "diff",
+		Short:   "Compare what the kernel holds with what it should; nothing printed means equal",
+		Long:    "Reads the kernel's maps of every node and compares them with the plan. Exit 0: equal, 1: not.",
+		Example: "  minato diff\n  minato diff --node node1 -o json",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.get(c.Context(), "/diff", url.Values{"node": {node}, "output": {output}}, c.OutOrStdout())
 		},

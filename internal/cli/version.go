@@ -12,7 +12,7 @@ var Version = "0.1.0-dev"
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Example: "  minato version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) {
 			kubernetes, goVersion := "unknown", "unknown"
 			if info, ok := debug.ReadBuildInfo(); ok {
