@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -222,31 +223,33 @@ func TestABackendUnderAvoidanceIsBetterThanNone(t *testing.T) {
 }
 
 // TestNoRequestFailsWhileBackendsChange is a rolling update in small: backends are taken out, and shut down then. What
-// may be sent twice must survive that at once; for what must not, a process has to go on for a moment, as kubelets see
-// to with preStop hooks and the way of a signal.
+// may be sent twice must survive that at once; for what must not, a process has to go on until what was on its way to
+// it is answered, as kubelets see to with preStop hooks and the way of a signal.
 func TestNoRequestFailsWhileBackendsChange(t *testing.T) {
-	for method, moment := range map[string]time.Duration{"GET": 0, "POST": 30 * time.Millisecond} {
+	for method, goesOn := range map[string]bool{"GET": false, "POST": true} {
 		t.Run(method, func(t *testing.T) {
-			w := start(t, nil)
+			w := start(t, func(c *Config) { // what has failed, and why
+				c.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+			})
 			w.serve("x", saying(t, "0"))
 			ctx, cancel := context.WithCancel(t.Context())
 			var requests sync.WaitGroup
-			var done atomic.Int32
-			for range 4 {
+			var clients answered
+			for i := range clients {
 				c := w.client(false, nil)
 				requests.Go(func() {
 					for ctx.Err() == nil {
 						if got := do(t, c, method, "http://x/", body(method)); !strings.HasPrefix(got, "200 ") {
 							t.Error(got)
 						}
-						done.Add(1)
+						clients[i].Add(1)
 					}
 				})
 			}
-			replaceBackends(t, w, &done, moment)
+			replaceBackends(t, w, &clients, goesOn)
 			cancel()
 			requests.Wait()
-			t.Logf("%d requests", done.Load())
+			t.Logf("%v requests", clients.now())
 		})
 	}
 }
@@ -258,19 +261,44 @@ func body(method string) io.Reader {
 	return strings.NewReader("body")
 }
 
-func replaceBackends(t *testing.T, w *world, done *atomic.Int32, moment time.Duration) {
+// answered counts the requests of each client, which sends one after the other.
+type answered [4]atomic.Int32
+
+func (a *answered) now() (n [len(answered{})]int32) {
+	for i := range a {
+		n[i] = a[i].Load()
+	}
+	return n
+}
+
+// more waits until each client has got n more answers. With the first one, nothing is under way that began before.
+func (a *answered) more(t *testing.T, n int32) {
+	t.Helper()
+	before := a.now()
+	eventually(t, "some answers to each client", func() bool {
+		for i, now := range a.now() {
+			if now < before[i]+n {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func replaceBackends(t *testing.T, w *world, clients *answered, goesOn bool) {
 	var old *httptest.Server
 	for range 50 {
 		s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
 		w.edit(func(e *model.Edit) { e.SetService(newService("x", s.Listener.Addr().String())) })
-		time.Sleep(moment)
+		if goesOn {
+			clients.more(t, 1)
+		}
 		if old != nil {
 			old.Config.Shutdown(t.Context())
 			old.Close()
 		}
 		old = s
-		before := done.Load()
-		eventually(t, "some requests", func() bool { return done.Load() > before+8 })
+		clients.more(t, 2)
 	}
 	t.Cleanup(old.Close)
 }

@@ -23,7 +23,7 @@ import (
 )
 
 // wait bounds everything that a test waits for.
-const wait = 10 * time.Second
+const wait = 45 * time.Second
 
 // world is a running Server on loopback, and the snapshot that it has. There is one at a time: when it stops, nothing
 // of it may be left.
