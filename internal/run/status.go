@@ -78,12 +78,16 @@ func (u *instanceRun) state(now time.Time) state {
 
 // healthy reports whether every node has, or is about to have, what the API says.
 func (s state) healthy(now time.Time) bool {
+	reporting := map[string]bool{}
 	for _, c := range s.Components {
 		if c.Error != "" || c.Frozen || c.lag(now) > lagPatience {
 			return false
 		}
+		if c.Node != "" {
+			reporting[c.Node] = true
+		}
 	}
-	return len(s.Problems) == 0 && s.conditions == ""
+	return len(reporting) >= s.nodes && len(s.Problems) == 0 && s.conditions == ""
 }
 
 // lag is for how long the component has been behind.

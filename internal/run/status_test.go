@@ -49,3 +49,14 @@ func TestAProblemOfAPartIsNotHealthy(t *testing.T) {
 		t.Errorf("healthy %t, %v:\n%s", s.healthy(time.Now()), err, b.String())
 	}
 }
+
+func TestANodeThatHasReportedNothingYetIsNotHealthy(t *testing.T) {
+	s := state{nodes: 2, Components: []component{{Entry: status.Entry{Component: "addresses"}}, {Entry: status.Entry{Node: "node1"}}}}
+	if s.healthy(time.Now()) {
+		t.Error("healthy with node1 alone of 2")
+	}
+	s.Components = append(s.Components, component{Entry: status.Entry{Node: "node2"}})
+	if !s.healthy(time.Now()) {
+		t.Error("not healthy with both")
+	}
+}
