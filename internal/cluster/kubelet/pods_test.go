@@ -216,7 +216,9 @@ func TestReadinessFollowsItsProbeAndAFailedLivenessRestarts(t *testing.T) {
 	w.create(pod("probed", "write /tmp/alive 1 ; serve 8080 /tmp/ready ; sleep", func(p *v1.Pod) {
 		c := &p.Spec.Containers[0]
 		c.ReadinessProbe = &v1.Probe{ProbeHandler: v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}}, PeriodSeconds: 1, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 1}
-		c.LivenessProbe = &v1.Probe{ProbeHandler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{"/pod", "exists", "/tmp/alive"}}}, PeriodSeconds: 1, TimeoutSeconds: 5, SuccessThreshold: 1, FailureThreshold: 1}
+		alive := v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{"/pod", "exists", "/tmp/alive"}}}
+		c.StartupProbe = &v1.Probe{ProbeHandler: alive, PeriodSeconds: 1, TimeoutSeconds: 30, SuccessThreshold: 1, FailureThreshold: 60} // the file may take a while
+		c.LivenessProbe = &v1.Probe{ProbeHandler: alive, PeriodSeconds: 1, TimeoutSeconds: 30, SuccessThreshold: 1, FailureThreshold: 1}
 	}))
 	w.until("probed", "running and not ready", func(p *v1.Pod) bool { return running(p) && !ready(p) })
 	w.untilEvent("probed", "Unhealthy: Readiness probe failed: HTTP probe failed with statuscode: 503")

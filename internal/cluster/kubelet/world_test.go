@@ -52,7 +52,7 @@ const (
 	nodeName  = "node1"
 	podImage  = "test.local/pod:1"
 	namespace = "default"
-	soon      = 20 * time.Second // until something must have happened
+	soon      = 45 * time.Second // until something must have happened
 )
 
 // world is a node: the real runtime, a fake API, one kubelet.
