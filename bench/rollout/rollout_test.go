@@ -8,6 +8,7 @@ package rollout
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -22,10 +23,9 @@ import (
 	"minato/test/world"
 )
 
-const (
-	sources = 8
-	rate    = 500 // new connections a second, to each of the two Deployments
-)
+const sources = 8
+
+var rate = flag.Int("rate", 500, "new connections a second, to each of the two Deployments")
 
 // lifecycles are what a container says of its start and end. Without a probe it is ready before it listens.
 var lifecycles = []struct{ name, yaml string }{
@@ -126,7 +126,7 @@ func lan(b *testing.B, w *world.World) []load.Source {
 func measure(b *testing.B, w *world.World, from []load.Source, rolled, still string) {
 	ctx, stop := context.WithCancel(b.Context())
 	defer stop()
-	under, control := load.Start(ctx, rate, from, rolled), load.Start(ctx, rate, from, still)
+	under, control := load.Start(ctx, *rate, from, rolled), load.Start(ctx, *rate, from, still)
 	for range b.N {
 		w.Kubectl(b, "rollout", "restart", "deployment/rolled")
 		w.Kubectl(b, "rollout", "status", "deployment/rolled", "--timeout=120s")
