@@ -122,7 +122,7 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	}
 	progress := new(apply.Progress)
 	health := healthserver.New(healthserver.Config{
-		Netns: a.netns, Sockets: u.sockets, Addrs: a.node.Addrs, Progress: progress, Log: log, Metrics: u.metrics(a),
+		Netns: a.netns, Sockets: u.sockets, Addrs: a.node.Addrs, Progress: progress, Log: log, Metrics: healthserver.Metrics(u.board.Collector(a.node.Name), a.dataplane, a.dns, a.ingress),
 		Failed: func(service model.ServiceName, port uint16, err error) {
 			u.notices.Warn(a.node.Name, service, "FailedToStartServiceHealthcheck",
 				fmt.Sprintf("node %s failed to start healthcheck %q on port %d: %v", a.node.Name, service, port, err))

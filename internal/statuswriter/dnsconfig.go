@@ -28,11 +28,7 @@ type DNSConfigWriter struct {
 
 // Run tells until ctx ends, and then returns nil.
 func (w *DNSConfigWriter) Run(ctx context.Context) error {
-	if w.Recorder == nil {
-		recorder, stop := newRecorder(ctx, w.Client)
-		defer stop()
-		w.Recorder = recorder
-	}
+	defer startRecorder(ctx, w.Client, &w.Recorder)()
 	if w.Retry == 0 {
 		w.Retry = time.Second
 	}

@@ -20,11 +20,15 @@ import (
 	"minato/internal/source"
 )
 
-// newRecorder sends Events to the API until stop is called.
-func newRecorder(ctx context.Context, client kubernetes.Interface) (r record.EventRecorder, stop func()) {
+// startRecorder makes the recorder that nobody gave, which sends Events to the API until stop is called.
+func startRecorder(ctx context.Context, client kubernetes.Interface, r *record.EventRecorder) (stop func()) {
+	if *r != nil {
+		return func() {}
+	}
 	b := record.NewBroadcaster(record.WithContext(ctx))
 	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
-	return b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "minato"}), b.Shutdown
+	*r = b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "minato"})
+	return b.Shutdown
 }
 
 // tell warns of a Service's problem once, until it is another one or gone.

@@ -84,11 +84,7 @@ func (w *IngressWriter) Wake() {
 
 // Run writes until ctx ends, and then returns nil.
 func (w *IngressWriter) Run(ctx context.Context) error {
-	if w.cfg.Recorder == nil {
-		recorder, stop := newRecorder(ctx, w.cfg.Client)
-		defer stop()
-		w.cfg.Recorder = recorder
-	}
+	defer startRecorder(ctx, w.cfg.Client, &w.cfg.Recorder)()
 	changed, cancel := w.cfg.Source.Subscribe()
 	defer cancel()
 	again := time.NewTimer(0)

@@ -87,11 +87,7 @@ func (n *Notices) add(of notice, since time.Time) {
 
 // Run tells until ctx ends, and then returns nil.
 func (n *Notices) Run(ctx context.Context) error {
-	if n.cfg.Recorder == nil {
-		recorder, stop := newRecorder(ctx, n.cfg.Client)
-		defer stop()
-		n.cfg.Recorder = recorder
-	}
+	defer startRecorder(ctx, n.cfg.Client, &n.cfg.Recorder)()
 	changed, cancel := n.cfg.Source.Subscribe()
 	defer cancel()
 	again := time.NewTimer(0)

@@ -94,11 +94,7 @@ func New(cfg Config) *Writer {
 
 // Run writes until ctx ends, and then returns nil.
 func (w *Writer) Run(ctx context.Context) error {
-	if w.cfg.Recorder == nil {
-		recorder, stop := newRecorder(ctx, w.cfg.Client)
-		defer stop()
-		w.cfg.Recorder = recorder
-	}
+	defer startRecorder(ctx, w.cfg.Client, &w.cfg.Recorder)()
 	changed, cancel := w.cfg.Source.Subscribe()
 	defer cancel()
 	retry := time.NewTimer(0)

@@ -64,7 +64,6 @@ type Backend struct {
 	Images   func(ctx context.Context) ([]string, error)
 	Load     func(ctx context.Context, r io.Reader) ([]string, error)
 	Backup   func(ctx context.Context, w io.Writer) error
-	Metrics  http.Handler
 	Page     http.Handler // below /dashboard
 }
 
@@ -171,9 +170,6 @@ func (b Backend) routes() http.Handler {
 			panic(http.ErrAbortHandler) // the client sees that it is not whole
 		}
 	})
-	if b.Metrics != nil {
-		mux.Handle("GET /metrics", b.Metrics)
-	}
 	return mux
 }
 

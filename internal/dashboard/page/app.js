@@ -3,7 +3,7 @@
 "use strict";
 
 const $ = id => document.getElementById(id);
-let state = null, chosen = { from: null, to: null }, answer = null, stream = null, asked = 0;
+let state = null, listed = [], chosen = { from: null, to: null }, answer = null, stream = null, asked = 0;
 
 // el makes an element; text never becomes markup.
 function el(tag, attributes = {}, ...children) {
@@ -35,6 +35,7 @@ function say(text, kind) {
 function draw() {
   const focused = document.activeElement?.dataset?.key;
   const open = new Set([...document.querySelectorAll("details[open]")].map(d => d.dataset.node));
+  listed = backends();
   $("instance").textContent = state.instance;
   $("services").replaceChildren(...state.services.map(s => el("li", {}, serviceThing(s))));
   const hidden = state.matching - state.services.length;
@@ -102,7 +103,7 @@ function nodeItem(n, open) {
   return el("li", { class: "node" + (n.ready ? "" : " away") },
     thing({ key: "node/" + n.name, from: "node/" + n.name, label: `node ${n.name}, ${how}` },
       el("strong", {}, n.name + " ", el("span", {}, n.addrs.join(", "))), el("span", { class: !n.ready || wrong.length ? "bad" : behind.length ? "warn" : "good" }, how)),
-    el("ul", { "aria-label": "endpoints on " + n.name }, ...backends().filter(b => b.node === n.name).map(backendItem)),
+    el("ul", { "aria-label": "endpoints on " + n.name }, ...listed.filter(b => b.node === n.name).map(backendItem)),
     el("details", { "data-node": n.name, open }, el("summary", {}, "desired and applied"),
       el("table", {}, el("tbody", {}, ...n.components.map(componentRow)))));
 }
@@ -110,7 +111,7 @@ function nodeItem(n, open) {
 // outside are the endpoints on no node of the cluster.
 function outside() {
   const nodes = new Set(state.nodes.map(n => n.name));
-  const rest = backends().filter(b => !nodes.has(b.node));
+  const rest = listed.filter(b => !nodes.has(b.node));
   if (!rest.length) return [];
   return [el("li", { class: "node" }, el("strong", {}, "elsewhere"), el("ul", { "aria-label": "endpoints outside the cluster" }, ...rest.map(backendItem)))];
 }
@@ -173,7 +174,7 @@ function show(verdict, text, kind) {
 // mark shows what is chosen and which backends an answer can reach, and draws the lines.
 function mark() {
   const reached = new Set(answer?.addrs ?? []);
-  const pods = new Map(state ? backends().map(b => [b.key, b.addr]) : []);
+  const pods = new Map(listed.map(b => [b.key, b.addr]));
   for (const b of document.querySelectorAll(".thing")) {
     const key = b.dataset.key;
     b.setAttribute("aria-pressed", key === chosen.from?.key || key === chosen.to?.key);

@@ -6,6 +6,10 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // family is how one IP family stands. Both stand alike here: they are applied together.
@@ -30,6 +34,15 @@ func (s *Server) health() http.Handler {
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { s.answerNode(w, true) })
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { s.answerNode(w, false) })
 	return mux
+}
+
+// Metrics answers with the figures of a node, and of the process that serves it. A collector that fails costs its own
+// figures only.
+func Metrics(of ...prometheus.Collector) http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(of...)
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
 // metrics has the paths of kube-proxy's metrics port.

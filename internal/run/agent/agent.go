@@ -10,13 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"sync"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"minato/internal/apply"
 	"minato/internal/dataplane/nftables/kernel"
@@ -49,7 +44,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer dataplane.Close()
 	builder, board, progress := source.NewBuilder(), new(status.Board), new(apply.Progress)
-	health := server.New(server.Config{Progress: progress, Log: cfg.Log, Metrics: metrics(cfg.NodeName, board)})
+	health := server.New(server.Config{Progress: progress, Log: cfg.Log, Metrics: server.Metrics(board.Collector(cfg.NodeName))})
 	loop := apply.New(apply.Config{Source: builder, Node: model.Node{Name: cfg.NodeName}, Board: board, Log: cfg.Log, Progress: progress,
 		Programmers: []apply.Programmer{dataplane}, Publishers: []apply.Publisher{health}})
 
@@ -83,10 +78,4 @@ func Cleanup(ctx context.Context) error {
 	}
 	defer dataplane.Close()
 	return dataplane.Remove(ctx)
-}
-
-func metrics(node string, board *status.Board) http.Handler {
-	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), board.Collector(node))
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
