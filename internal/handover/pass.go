@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -110,17 +111,11 @@ func (s *Set) drop() {
 // has them, it calls release, which lets go of lock and state, and returns true when the successor is ready or gone.
 // Only root can be a successor.
 func (s *Set) Serve(ctx context.Context, path string, release func()) (handed bool, err error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("clear the socket for successors: %w", err)
-	}
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	l, err := listen(path)
 	if err != nil {
-		return false, fmt.Errorf("open the socket for successors: %w", err)
+		return false, err
 	}
 	defer l.Close()
-	if err := os.Chmod(path, 0o600); err != nil {
-		return false, fmt.Errorf("close the socket for successors to others: %w", err)
-	}
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	for {
 		c, err := l.AcceptUnix()
@@ -141,6 +136,45 @@ func (s *Set) Serve(ctx context.Context, path string, release func()) (handed bo
 		}
 		c.Close() // it went away before it had everything: as if it never came
 	}
+}
+
+// listen opens the socket for successors. It takes its name last: what is there can be reached, and by root alone.
+func listen(path string) (*successors, error) {
+	early := path + ".new"
+	for _, p := range []string{early, path} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("clear the socket for successors: %w", err)
+		}
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: early, Net: "unixpacket"})
+	if err != nil {
+		return nil, fmt.Errorf("open the socket for successors: %w", err)
+	}
+	if err := os.Chmod(early, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("close the socket for successors to others: %w", err)
+	}
+	if err := os.Rename(early, path); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("name the socket for successors: %w", err)
+	}
+	l.SetUnlinkOnClose(false)
+	return &successors{UnixListener: l, path: path}, nil
+}
+
+// successors is the listener for them. Its path goes with its first Close: later the path may be a successor's own.
+type successors struct {
+	*net.UnixListener
+	path string
+	once sync.Once
+}
+
+func (s *successors) Close() (err error) {
+	s.once.Do(func() {
+		_ = os.Remove(s.path)
+		err = s.UnixListener.Close()
+	})
+	return err
 }
 
 // give sends every open socket and returns nil when the successor has them all.
