@@ -12,11 +12,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -25,7 +20,6 @@ import (
 	"minato/internal/cluster/containerd"
 	"minato/internal/cluster/controllers"
 	"minato/internal/cluster/images"
-	"minato/internal/cluster/kubeconfig"
 	"minato/internal/cluster/nodes"
 	"minato/internal/cluster/scheduler"
 	"minato/internal/dns/corefile"
@@ -266,67 +260,6 @@ func (u *instanceRun) containerdConfig() containerd.Config {
 		CgroupRoot: u.inst.CgroupRoot(), Log: u.opt.Log}
 }
 
-func (u *instanceRun) startAPI() error {
-	listeners, err := u.listenAPI()
-	if err != nil {
-		return err
-	}
-	u.api, err = apiserver.Start(u.ctx, apiserver.Config{
-		Dir: u.inst.StateDir, Listeners: listeners, Advertise: netip.AddrPortFrom(u.advertise(), u.cfg.APIPort),
-		ServiceCIDRs: u.cfg.ServiceCIDRs(), DNSAddrs: u.cfg.DNSAddrs(), ClusterDomain: u.cfg.ClusterDomain,
-		NodePorts: apiserver.PortRange{First: 30000, Last: 32767}, Dial: u.dial, Log: u.opt.Log,
-	})
-	if err != nil {
-		return err
-	}
-	u.goRun("Kubernetes API", func(context.Context) error { return u.api.Wait() })
-	return u.api.Ready(u.ctx)
-}
-
-// listenAPI opens the API's port on loopback and on the host's address of the node network, never on all addresses.
-// Where the port is taken and was not asked for, the next free one is taken and kept.
-func (u *instanceRun) listenAPI() ([]net.Listener, error) {
-	const attempts = 100
-	var last error
-	for range attempts {
-		var ls []net.Listener
-		for _, addr := range []string{"127.0.0.1", u.advertise().String()} {
-			at := net.JoinHostPort(addr, strconv.Itoa(int(u.cfg.APIPort)))
-			l, err := u.sockets.Listener("api/"+at, func() (net.Listener, error) {
-				return new(net.ListenConfig).Listen(u.ctx, "tcp", at)
-			})
-			if last = err; err != nil {
-				break
-			}
-			ls = append(ls, l)
-		}
-		if last == nil {
-			return ls, u.inst.Save(u.cfg)
-		}
-		for _, l := range ls {
-			l.Close()
-		}
-		u.cfg.APIPort++
-	}
-	return nil, fmt.Errorf("choose a free --api-port: %w", last)
-}
-
-// advertise is where pods and nodes reach the API.
-func (u *instanceRun) advertise() netip.Addr {
-	if u.cfg.Host {
-		return u.cfg.Nodes[0].Addrs[0]
-	}
-	return u.cfg.HostAddrs()[0]
-}
-
-// dial connects the API to kubelets, from the host, and to pods and Services, from a node's namespace.
-func (u *instanceRun) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	if ap, err := netip.ParseAddrPort(addr); err == nil && slices.ContainsFunc(u.cfg.NodeCIDRs(), func(p netip.Prefix) bool { return p.Contains(ap.Addr()) }) {
-		return new(net.Dialer).DialContext(ctx, network, addr)
-	}
-	return u.reachable().netns.DialContext(ctx, network, addr)
-}
-
 // startCluster starts everything that watches the API.
 func (u *instanceRun) startCluster() error {
 	agentConfig, err := u.api.AgentConfig()
@@ -379,81 +312,6 @@ func (u *instanceRun) startCluster() error {
 	}
 	u.goRun("control socket", func(ctx context.Context) error { return web.Serve(ctx, socket, control) })
 	return nil
-}
-
-// waitForNodes waits until every node is Ready in the API and its data path has reached what the API says.
-func (u *instanceRun) waitForNodes() error {
-	changed, cancel := u.builder.Subscribe()
-	defer cancel()
-	for _, a := range u.agents {
-		if a.condition() != whole {
-			continue
-		}
-		select {
-		case <-u.ctx.Done():
-			return context.Cause(u.ctx)
-		case <-a.kubelet.Registered(): // what the API says before is of an earlier run
-		}
-	}
-	for !u.nodesReady() {
-		select {
-		case <-u.ctx.Done():
-			return context.Cause(u.ctx)
-		case <-changed:
-		}
-	}
-	return u.board.Wait(u.ctx, u.converged)
-}
-
-func (u *instanceRun) nodesReady() bool {
-	snapshot := u.builder.Current()
-	for _, a := range u.agents {
-		if api := snapshot.NodeNamed(a.node.Name); a.condition() == whole && (api == nil || !api.Ready) {
-			return false
-		}
-	}
-	return true
-}
-
-// converged reports whether every component of every node has applied something without an error. What belongs to no
-// node, such as addresses that cannot be given, holds up nobody.
-func (u *instanceRun) converged(entries []status.Entry) bool {
-	seen := map[string]bool{}
-	for _, e := range entries {
-		if e.Node == "" || u.outOfReach(e.Node) {
-			continue
-		}
-		if e.Applied == 0 || e.Error != "" {
-			return false
-		}
-		seen[e.Node] = true
-	}
-	for _, a := range u.agents {
-		if !seen[a.node.Name] && !a.view.Frozen() {
-			return false
-		}
-	}
-	return true
-}
-
-// writeKubeconfig writes the instance's own kubeconfig and adds the cluster to the user's.
-func (u *instanceRun) writeKubeconfig() error {
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(u.cfg.APIPort)))
-	data, err := u.api.Kubeconfig(u.inst.KubeContext(), address)
-	if err != nil {
-		return err
-	}
-	file := u.inst.Kubeconfig()
-	if err := kubeconfig.Merge(file, u.inst.KubeContext(), data, u.opt.Owner.UID, u.opt.Owner.GID); err != nil {
-		return err
-	}
-	if u.cfg.Kubeconfig == "" {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(u.cfg.Kubeconfig), 0o755); err != nil {
-		return fmt.Errorf("make the kubeconfig's folder: %w", err)
-	}
-	return kubeconfig.Merge(u.cfg.Kubeconfig, u.inst.KubeContext(), data, u.opt.Owner.UID, u.opt.Owner.GID)
 }
 
 // leaseInterval is how often nodes show that they live; the controllers give them 8 s.
