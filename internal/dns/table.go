@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"hash/maphash"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,9 @@ type Table struct {
 	odd map[model.ServiceName]records
 	// plans remembers the records of large Services, which otherwise each phase would compute twice.
 	plans map[planned]records
+
+	restored bool          // the names are of another process: only a complete snapshot replaces them
+	edition  atomic.Uint64 // see Edition
 }
 
 // planned is what the records of a Service follow from.
@@ -65,8 +69,9 @@ func (t *Table) SetOptions(o Options) {
 	z.options, z.ttl = o, o.ttl()
 	t.zone = &z
 	clear(t.plans)
+	t.edition.Add(1)
 	old, e := t.tree.Load(), t.bare()
-	t.nameserver(e, t.base.Service(z.service))
+	t.nameserver(e, t.serviceAddrs())
 	for ns := range t.base.Namespaces() {
 		t.refer(e, ns, 1)
 	}
@@ -82,12 +87,28 @@ func (t *Table) SetOptions(o Options) {
 	t.tree.Store(e.t)
 }
 
-// nameserver names the server of the zone: the DNS Service where there is one, else ns.dns below the domain.
-func (t *Table) nameserver(e *edit, s *model.Service) {
+// serviceAddrs are the addresses that the DNS Service has in the table.
+func (t *Table) serviceAddrs() []netip.Addr {
+	name := t.zone.service
+	if r, odd := t.odd[name]; odd {
+		return r.addrs(t.zone.under(name.Name, name.Namespace, "svc"))
+	}
+	return clusterIPs(t.base.Service(name))
+}
+
+func clusterIPs(s *model.Service) []netip.Addr {
+	if s == nil {
+		return nil
+	}
+	return s.ClusterIPs
+}
+
+// nameserver names the server of the zone: the DNS Service where it has addresses, else ns.dns below the domain.
+func (t *Table) nameserver(e *edit, service []netip.Addr) {
 	host, addrs := t.zone.under("ns", "dns"), t.zone.addrs
 	ns := named{name: host}
-	if s != nil && len(s.ClusterIPs) > 0 {
-		host, addrs = t.zone.under(s.Name.Name, s.Name.Namespace, "svc"), s.ClusterIPs
+	if len(service) > 0 {
+		host, addrs = t.zone.under(t.zone.service.Name, t.zone.service.Namespace, "svc"), service
 	}
 	r := rrset{qtype: TypeNS, answers: 1, whole: true, body: appendName(nil, TypeNS, t.zone.ttl, host)}
 	target := uint16(headerLen + len(t.zone.domain) + 4 + len(r.body) - len(host))
@@ -155,6 +176,9 @@ func (t *Table) Publish(ctx context.Context, next *model.Snapshot, held func(mod
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.restored && !next.Complete {
+		return nil // it knows less than what was restored
+	}
 	e := t.tree.Load().edit()
 	odd := map[model.ServiceName]records{}
 	changed := t.wanted(next)
@@ -166,13 +190,17 @@ func (t *Table) Publish(ctx context.Context, next *model.Snapshot, held func(mod
 		}
 		t.change(e, name.Namespace, shown, wanted)
 		if name == t.zone.service {
-			t.nameserver(e, next.Service(name))
+			t.nameserver(e, clusterIPs(next.Service(name)))
 		}
 	}
-	for _, ns := range model.Diff(t.base, next).Namespaces {
+	namespaces := model.Diff(t.base, next).Namespaces
+	for _, ns := range namespaces {
 		t.refer(e, ns, existence(next.HasNamespace(ns))-existence(t.base.HasNamespace(ns)))
 	}
-	t.base, t.odd = next, odd
+	if len(changed)+len(namespaces) > 0 || next.Complete != t.base.Complete {
+		t.edition.Add(1)
+	}
+	t.base, t.odd, t.restored = next, odd, false
 	for p := range t.plans {
 		if _, ok := changed[p.service.Name]; !ok || next.Service(p.service.Name) != p.service {
 			delete(t.plans, p)

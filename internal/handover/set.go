@@ -61,6 +61,16 @@ func (s *Set) PacketConn(name string, open func() (net.PacketConn, error)) (net.
 	return offer(s, name, func() (net.PacketConn, error) { return net.FilePacketConn(f) })
 }
 
+// Succeeding reports whether there is a predecessor, which serves until Ready.
+func (s *Set) Succeeding() bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn != nil
+}
+
 // Handed reports whether a successor has the sockets. Who stops then leaves alone what the successor needs as well,
 // such as the addresses that it serves.
 func (s *Set) Handed() bool {

@@ -74,6 +74,10 @@ func (i Instance) ContainerdRunDir() string { return filepath.Join(i.RunDir, "co
 // ImagesDir holds loaded images.
 func (i Instance) ImagesDir() string { return filepath.Join(i.StateDir, "images") }
 
+// NodeDir is what one node keeps, and NamesFile what its DNS last said.
+func (i Instance) NodeDir(node string) string   { return filepath.Join(i.StateDir, "nodes", node) }
+func (i Instance) NamesFile(node string) string { return filepath.Join(i.NodeDir(node), "names") }
+
 // CgroupRoot is the parent of all pods' cgroups, as a path below every hierarchy's mount point.
 func (i Instance) CgroupRoot() string { return "/minato-" + i.Name }
 

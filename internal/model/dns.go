@@ -22,5 +22,5 @@ func (c *DNSConfig) writeText(w io.Writer) {
 	fmt.Fprintf(w, "dns corefile=%d bytes custom=%v\n", len(c.Corefile), slices.Sorted(maps.Keys(c.Custom)))
 }
 
-// SetDNS replaces the configuration of DNS. The caller gives c away.
-func (e *Edit) SetDNS(c *DNSConfig) { e.s.DNS = c }
+// SetDNS records what is configured of DNS, nil when that is nothing. The caller gives c away.
+func (e *Edit) SetDNS(c *DNSConfig) { e.s.DNS, e.s.DNSKnown = c, true }

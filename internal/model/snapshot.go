@@ -21,6 +21,7 @@ type Snapshot struct {
 	LoadBalancing *LoadBalancing
 	// IngressesKnown says that Ingresses, their classes and certificates have been read once.
 	IngressesKnown bool
+	DNSKnown       bool       // what is configured of DNS has been read once
 	DNS            *DNSConfig // nil: nothing is configured
 
 	services   ordered[ServiceName, *Service]

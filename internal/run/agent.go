@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"minato/internal/announce/arp"
@@ -19,6 +18,7 @@ import (
 	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/dns"
 	"minato/internal/dns/corefile"
+	"minato/internal/dns/lastgood"
 	dnsserver "minato/internal/dns/server"
 	healthserver "minato/internal/health/server"
 	"minato/internal/ingress/proxy"
@@ -28,14 +28,8 @@ import (
 	"minato/internal/source/kube"
 )
 
-// dnsService is the Service at whose address every node answers DNS by itself.
-var dnsService = model.ServiceName{Namespace: "kube-system", Name: "kube-dns"}
-
 // except are the Services that the dataplane leaves alone, because the node itself answers at their addresses.
 func except() map[model.ServiceName]bool { return map[model.ServiceName]bool{dnsService: true} }
-
-// resolvConf lists the host's resolvers.
-const resolvConf = "/etc/resolv.conf"
 
 // agent is the data path of one node, and its kubelet.
 type agent struct {
@@ -47,6 +41,7 @@ type agent struct {
 	kubelet   *kubelet.Kubelet
 	ingress   *proxy.Server
 	corefile  *corefile.Applier
+	lastGood  *lastgood.Keeper
 	view      *source.View
 	speakers  []*lan.Speaker
 	heart     *heartbeat.Heart // nil where there is nobody to hear
@@ -87,7 +82,7 @@ func (u *instanceRun) startAgent(a *agent) error {
 	return u.startKubelet(a)
 }
 
-// startDataPath wires source -> apply -> nftables and DNS for one node.
+// startDataPath wires source -> apply -> nftables, DNS and the others for one node.
 func (u *instanceRun) startDataPath(a *agent) (err error) {
 	log := u.opt.Log.With("node", a.node.Name)
 	a.dataplane, err = kernel.Open(kernel.Config{Netns: a.netns, ServiceCIDRs: u.cfg.ServiceCIDRs(), IPv4Only: !u.cfg.HasIPv6(), Log: log})
@@ -96,20 +91,6 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	}
 	a.dataplane.Except(dnsService)                // answered on the node itself
 	u.onClose(func() { _ = a.dataplane.Close() }) // the table stays: connections go on
-	a.table, err = dns.NewTable(u.zone())
-	if err != nil {
-		return err
-	}
-	a.dns, err = dnsserver.New(dnsserver.Config{
-		Netns: a.netns, Addrs: u.cfg.DNSAddrs(), Table: a.table, Log: log, Handover: u.sockets,
-		HTTP:      dnsserver.HTTP{Health: 8080, Ready: 8181, Metrics: 9153},
-		Clients:   slices.Concat(u.cfg.PodCIDRs(), u.cfg.NodeCIDRs(), u.cfg.ServiceCIDRs()),
-		Upstreams: u.cfg.UpstreamDNS, ResolvConf: resolvConf, // asked from the host's namespace
-	})
-	if err != nil {
-		return err
-	}
-	u.goServe("DNS of "+a.node.Name, a.dns.Run)
 	publishers := []apply.Publisher{a.table}
 	a.speakers = u.speakers(a, log)
 	for _, s := range a.speakers {
@@ -129,21 +110,12 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 		},
 	})
 	u.goServe("health of "+a.node.Name, health.Run)
-	a.corefile = u.corefile(a, log)
 	loop := apply.New(apply.Config{
 		Source: a.view, Node: a.node, Board: u.board, Log: log, Progress: progress,
-		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health, a.corefile),
+		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health, a.corefile, a.lastGood),
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
 	return nil
-}
-
-// zone is the part of the name space that is the cluster's own.
-func (u *instanceRun) zone() dns.Zone {
-	return dns.Zone{
-		Domain: u.cfg.ClusterDomain, Reverse: append(u.cfg.ServiceCIDRs(), u.cfg.PodCIDRs()...),
-		Addrs: u.cfg.DNSAddrs(), Service: dnsService,
-	}
 }
 
 // speakers make load balancer addresses known on the node's link, in the families that the node has.
@@ -182,7 +154,7 @@ func (u *instanceRun) startKubelet(a *agent) error {
 	}
 	core := u.api.Informers().Core().V1()
 	services := core.Services()
-	dir := filepath.Join(u.inst.StateDir, "nodes", a.node.Name)
+	dir := u.inst.NodeDir(a.node.Name)
 	a.kubelet, err = kubelet.New(kubelet.Config{
 		NodeName: a.node.Name, Addresses: a.node.Addrs, Netns: a.netns, Listen: u.listenOn(a), PodCIDRs: texts(a.node.PodCIDRs),
 		Client: client, Services: services.Lister(), ServicesSynced: services.Informer().HasSynced,

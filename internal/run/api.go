@@ -27,6 +27,7 @@ func (u *instanceRun) startAPI() error {
 	if err != nil {
 		return err
 	}
+	u.pods.Store(u.api)
 	u.goRun("Kubernetes API", func(context.Context) error { return u.api.Wait() })
 	return u.api.Ready(u.ctx)
 }

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"minato/internal/cluster/apiserver"
@@ -78,6 +79,7 @@ type instanceRun struct {
 	store      *images.Store
 	containerd *containerd.Daemon
 	api        *apiserver.Server
+	pods       atomic.Pointer[apiserver.Server] // api, for who asks about pods before there is one
 	builder    *source.Builder
 	board      *status.Board
 	agents     []*agent             // of all nodes, from the time when there is a network
@@ -207,7 +209,15 @@ func (u *instanceRun) startNetwork() error {
 	for _, n := range net.Notices {
 		u.p.say("  %s; run: %s", n.Problem, n.Command)
 	}
-	return u.makeAgents()
+	if err := u.makeAgents(); err != nil {
+		return err
+	}
+	for _, a := range u.agents {
+		if err := u.startNames(a); err != nil {
+			return fmt.Errorf("node %s: %w", a.node.Name, err)
+		}
+	}
+	return nil
 }
 
 // NetworkConfig is the network of an instance.

@@ -30,6 +30,8 @@ func DNSConfig(o *corev1.ConfigMap) (c *DNSConfigMap, ok bool) {
 // dnsConfig is everything that model.DNSConfig is made of.
 type dnsConfig struct {
 	maps  map[string]*DNSConfigMap // by name
+	known bool                     // all of them were read once
+	told  bool                     // and a snapshot says so
 	shown *model.DNSConfig         // in the newest snapshot
 	next  *model.DNSConfig         // of the next one
 }
@@ -43,12 +45,12 @@ func (d *dnsConfig) changed() bool {
 			d.next.Custom = custom.data
 		}
 	}
-	return !d.next.Equal(d.shown)
+	return d.known && (!d.told || !d.next.Equal(d.shown))
 }
 
 func (d *dnsConfig) commit(e *model.Edit) {
 	if d.changed() {
-		d.shown = d.next
+		d.shown, d.told = d.next, true
 		e.SetDNS(d.shown)
 	}
 }
@@ -66,6 +68,7 @@ func (b *Batch) DeleteDNSConfig(n ObjectName) {
 // ReplaceDNSConfigs makes all the complete list.
 func (b *Batch) ReplaceDNSConfigs(all []*DNSConfigMap) {
 	clear(b.w.dns.maps)
+	b.w.dns.known = true
 	for _, c := range all {
 		b.SetDNSConfig(c)
 	}

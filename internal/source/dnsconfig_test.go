@@ -30,6 +30,13 @@ func TestTheConfigurationOfDNSComesFromTwoConfigMaps(t *testing.T) {
 	if c, ok := DNSConfig(configMap("default", "coredns", "Corefile", ". {}")); ok {
 		t.Errorf("one of another namespace was taken: %v", c)
 	}
+	if b.Current().DNSKnown {
+		t.Error("the configuration is known before it was read")
+	}
+	b.Update(func(b *Batch) { b.ReplaceDNSConfigs(nil) })
+	if !b.Current().DNSKnown || b.Current().DNS != nil {
+		t.Error("that there is no configuration is not known")
+	}
 	set(configMap("kube-system", "coredns-custom", "a.server", "stub"))
 	if b.Current().DNS != nil {
 		t.Error("coredns-custom alone is a configuration")

@@ -43,7 +43,7 @@ func TestWhatIsWrongWithACorefileIsToldOnItsConfigMap(t *testing.T) {
 			b.ReplaceSlices(nil)
 			b.ReplaceNodes(nil)
 			b.ReplaceNamespaces(nil)
-			b.SetDNSConfig(c)
+			b.ReplaceDNSConfigs([]*source.DNSConfigMap{c})
 		})
 	}
 	want := func(text string) {

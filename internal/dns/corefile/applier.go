@@ -21,7 +21,8 @@ type Applier struct {
 	PodExists func(namespace, addr string) bool
 	Log       *slog.Logger
 
-	last    *model.DNSConfig
+	last    *model.DNSConfig // that was tried
+	good    atomic.Pointer[model.DNSConfig]
 	problem atomic.Pointer[string]
 }
 
@@ -33,17 +34,29 @@ func (*Applier) Withdraw(context.Context, *model.Snapshot) error { return nil }
 
 // Publish takes over the settings of next, if they are others. It never fails: to try again would not help.
 func (a *Applier) Publish(_ context.Context, next *model.Snapshot, _ func(model.ServiceName) bool) error {
-	if next.DNS == a.last {
+	if !next.DNSKnown || next.DNS.Equal(a.last) {
 		return nil
 	}
-	a.last = next.DNS
-	a.problem.Store(nil)
-	if err := a.apply(next.DNS); err != nil {
+	a.take(next.DNS)
+	return nil
+}
+
+// Restore takes over settings that were in force in another process, before the first Publish.
+func (a *Applier) Restore(d *model.DNSConfig) { a.take(d) }
+
+// InForce is what was configured of what is in force, nil when that is nothing. It may be called at any time.
+func (a *Applier) InForce() *model.DNSConfig { return a.good.Load() }
+
+func (a *Applier) take(d *model.DNSConfig) {
+	a.last = d
+	if err := a.apply(d); err != nil {
 		text := fmt.Sprintf("mend ConfigMap kube-system/coredns; what was in force before it stays: %v", err)
 		a.problem.Store(&text)
 		a.Log.Warn("dns: Corefile", "error", err)
+		return
 	}
-	return nil
+	a.good.Store(d)
+	a.problem.Store(nil)
 }
 
 // Problem is what is wrong with the newest Corefile, "" when it is in force.

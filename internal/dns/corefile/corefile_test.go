@@ -211,7 +211,7 @@ func TestABrokenCorefileLeavesTheLastGoodOneInForce(t *testing.T) {
 	a := &Applier{Host: host, Table: &f, Server: &f, Defaults: defaults, Log: discard}
 	world := func(text string) *model.Snapshot {
 		return model.Empty().With(func(e *model.Edit) {
-			if text != "" {
+			if e.SetDNS(nil); text != "" {
 				e.SetDNS(&model.DNSConfig{Corefile: text})
 			}
 		})
@@ -229,6 +229,34 @@ func TestABrokenCorefileLeavesTheLastGoodOneInForce(t *testing.T) {
 	}
 	if err := publish(world("")); a.Problem() != "" || err != nil || f.options.TTL != 0 || f.options.Pods != dns.PodsInsecure || f.settings.Forward[0].ResolvConf != host.Resolvers.ResolvConf {
 		t.Errorf("without a Corefile: %+v %+v (%v)", f.options, f.settings, err)
+	}
+}
+
+func TestWhatWasInForceBeforeTheProcessStaysUntilTheAPISaysOtherwise(t *testing.T) {
+	var f fake
+	a := &Applier{Host: host, Table: &f, Server: &f, Log: discard}
+	before := &model.DNSConfig{Corefile: kubeadm}
+	a.Restore(before)
+	publish := func(s *model.Snapshot) {
+		if err := a.Publish(context.Background(), s, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reads := func(text string) *model.Snapshot {
+		return model.Empty().With(func(e *model.Edit) { e.SetDNS(&model.DNSConfig{Corefile: text}) })
+	}
+	publish(model.Empty().With(func(e *model.Edit) { e.SetComplete() }))
+	publish(reads(kubeadm))
+	if f.times != 1 || f.options.TTL != 30 {
+		t.Errorf("configured %d times, options %+v: want once, by what was restored", f.times, f.options)
+	}
+	publish(reads(". {\n"))
+	if f.times != 1 || a.InForce() != before || a.Problem() == "" {
+		t.Errorf("a broken Corefile: configured %d times, in force %+v, problem %q", f.times, a.InForce(), a.Problem())
+	}
+	publish(model.Empty().With(func(e *model.Edit) { e.SetDNS(nil) }))
+	if f.times != 2 || a.InForce() != nil || a.Problem() != "" {
+		t.Errorf("no Corefile: configured %d times, in force %+v, problem %q", f.times, a.InForce(), a.Problem())
 	}
 }
 

@@ -20,7 +20,8 @@ type sockets struct {
 	udp []*net.UDPConn
 	tcp []*net.TCPListener
 
-	inherited bool // a predecessor reads from them too
+	inherited bool       // a predecessor reads from them too
+	redirects []redirect // from ports that another program has
 }
 
 // stop ends the reading of questions. Those that were read are answered.
@@ -50,26 +51,37 @@ func (s *Server) listen(ctx context.Context) (*sockets, error) {
 			return socks, fmt.Errorf("listen for DNS in the namespace of node %s: %w", s.cfg.Netns, err)
 		}
 	}
-	return socks, nil
+	return socks, s.redirect(socks)
 }
 
 func (s *Server) open(ctx context.Context, socks *sockets, at netip.AddrPort) error {
-	l, err := s.listenTCP(ctx, at)
+	l, err := s.listenTCP(at, func() (net.Listener, error) {
+		return elsewhere(at, func(at netip.AddrPort) (net.Listener, error) { return s.cfg.Netns.Listen(ctx, "tcp", at.String()) })
+	})
 	if err != nil {
 		return taken(at, "TCP", err)
 	}
 	socks.tcp = append(socks.tcp, l.(*net.TCPListener))
+	socks.redirected(at, unix.IPPROTO_TCP, l.Addr())
+	here := at // where the first socket is, and so all that share its port
 	for i := range s.cfg.Sockets {
 		name := fmt.Sprintf("dns/%s/udp/%s/%d", s.cfg.Netns, at, i)
 		inherited := true
 		c, err := s.cfg.Handover.PacketConn(name, func() (net.PacketConn, error) {
 			inherited = false
-			return s.listenUDP(ctx, at, i == 0)
+			if i > 0 {
+				return s.listenUDP(ctx, here, false)
+			}
+			return elsewhere(at, func(at netip.AddrPort) (net.PacketConn, error) { return s.listenUDP(ctx, at, true) })
 		})
 		if err != nil {
 			return taken(at, "UDP", err)
 		}
 		u := c.(*net.UDPConn)
+		if i == 0 {
+			here = netip.AddrPortFrom(at.Addr(), u.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+			socks.redirected(at, unix.IPPROTO_UDP, u.LocalAddr())
+		}
 		socks.udp, socks.inherited = append(socks.udp, u), socks.inherited || inherited
 		if err := u.SetReadBuffer(1 << 20); err != nil { // room for bursts; the kernel may give less
 			return fmt.Errorf("size the receive buffer: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -13,8 +14,10 @@ import (
 
 	mdns "github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"minato/internal/netns"
+	"minato/internal/nfnl"
 )
 
 // namespace makes a network namespace of the test's own, with lo up.
@@ -87,24 +90,8 @@ func TestAddressIsThereWhileTheServerRuns(t *testing.T) {
 	before := fmt.Sprint(onLo(t, ns))
 	vip4, vip6 := netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:10::a")
 	stop := run(t, Config{Netns: ns, Addrs: []netip.Addr{vip4, vip6}, Sockets: 2})
-	for _, vip := range []netip.Addr{vip4, vip6} {
-		for _, network := range []string{"udp", "tcp"} {
-			conn, err := ns.DialContext(t.Context(), network, netip.AddrPortFrom(vip, 53).String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := &mdns.Conn{Conn: conn}                                                  // a connected socket takes a reply from this address only
-			await(t, fmt.Sprintf("an answer of %s over %s", vip, network), func() bool { // the kernel may drop the first packet to a new IPv6 address
-				conn.SetDeadline(time.Now().Add(time.Second))
-				if err := c.WriteMsg(web()); err != nil {
-					return false
-				}
-				m, err := c.ReadMsg()
-				return err == nil && len(m.Answer) == 1
-			})
-			conn.Close()
-		}
-	}
+	wantAnswers(t, ns, vip4)
+	wantAnswers(t, ns, vip6)
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
@@ -146,31 +133,127 @@ func TestAnAddressLeftByACrashIsTakenOver(t *testing.T) {
 	}
 }
 
-func TestTakenPortIsSaidClearly(t *testing.T) {
-	ns := namespace(t)
-	for _, network := range []string{"udp", "tcp"} {
-		var other interface{ Close() error }
+// occupy has another program hold port 53, over one protocol or both.
+func occupy(t *testing.T, ns netns.NS, at string, networks ...string) (free func()) {
+	t.Helper()
+	var held []io.Closer
+	for _, network := range networks {
+		var c io.Closer
 		var err error
-		if network == "udp" { // the wildcard, as dnsmasq does
-			other, err = ns.ListenPacket(t.Context(), "udp", "0.0.0.0:53")
+		if strings.HasPrefix(network, "udp") {
+			c, err = ns.ListenPacket(t.Context(), network, at)
 		} else {
-			other, err = ns.Listen(t.Context(), "tcp", "0.0.0.0:53")
+			c, err = ns.Listen(t.Context(), network, at)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := New(Config{Netns: ns, Addrs: testZone.Addrs, Table: testTable(t, world()), Log: discard})
+		held = append(held, c)
+	}
+	return func() {
+		for _, c := range held {
+			c.Close()
+		}
+	}
+}
+
+// wantAnswers asks at port 53 of an address, from a connected socket: it takes a reply from that port only.
+func wantAnswers(t *testing.T, ns netns.NS, vip netip.Addr) {
+	t.Helper()
+	for _, network := range []string{"udp", "tcp"} {
+		conn, err := ns.DialContext(t.Context(), network, netip.AddrPortFrom(vip, 53).String())
+		if err != nil {
+			t.Errorf("%s over %s: %v", vip, network, err)
+			continue
+		}
+		c := &mdns.Conn{Conn: conn}
+		await(t, fmt.Sprintf("an answer of %s over %s", vip, network), func() bool { // the kernel may drop the first packet to a new IPv6 address
+			conn.SetDeadline(time.Now().Add(time.Second))
+			if err := c.WriteMsg(web()); err != nil {
+				return false
+			}
+			m, err := c.ReadMsg()
+			return err == nil && len(m.Answer) == 1
+		})
+		conn.Close()
+	}
+}
+
+// redirects counts the tables of redirects in a namespace.
+func redirects(t *testing.T, ns netns.NS) (n int) {
+	t.Helper()
+	conn, err := nfnl.Open(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, f := range []nfnl.Family{nfnl.IPv4, nfnl.IPv6} {
+		tables, err := conn.Tables(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = s.Run(t.Context())
-		if !errors.Is(err, ErrPortTaken) || !strings.Contains(err.Error(), "10.96.0.10:53") {
-			t.Errorf("%s: got %v", network, err)
+		for _, table := range tables {
+			if table.Name == RedirectTable {
+				n++
+			}
 		}
-		if got := strings.Join(onLo(t, ns), " "); strings.Contains(got, "10.96.0.10") {
-			t.Errorf("the address stayed: %s", got)
+	}
+	return n
+}
+
+func TestAPortThatAnotherProgramHasIsRedirected(t *testing.T) {
+	ns := namespace(t)
+	vip4, vip6 := netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:10::a")
+	for _, c := range []struct {
+		at       string
+		networks []string
+		tables   int
+	}{
+		{"0.0.0.0:53", []string{"udp4"}, 1}, // the wildcard, as dnsmasq does
+		{"0.0.0.0:53", []string{"tcp4"}, 1},
+		{"[::]:53", []string{"udp", "tcp"}, 2},
+	} {
+		free := occupy(t, ns, c.at, c.networks...)
+		stop := run(t, Config{Netns: ns, Addrs: []netip.Addr{vip4, vip6}, Sockets: 2})
+		if got := redirects(t, ns); got != c.tables {
+			t.Errorf("%s %v: tables of redirects in %d families, want %d", c.at, c.networks, got, c.tables)
 		}
-		other.Close()
+		wantAnswers(t, ns, vip4)
+		wantAnswers(t, ns, vip6)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Join(onLo(t, ns), " "); redirects(t, ns) > 0 || strings.Contains(got, "10.96.0.10") {
+			t.Errorf("%s: a redirect or the address stayed: %s", c.at, got)
+		}
+		free()
+	}
+}
+
+func TestARedirectLeftByACrashGoesWhenThePortIsFree(t *testing.T) {
+	ns := namespace(t)
+	if err := setRedirects(ns, []redirect{{netip.MustParseAddr("10.96.0.10"), unix.IPPROTO_UDP, 53, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, Config{Netns: ns, Addrs: testZone.Addrs})
+	wantAnswers(t, ns, testZone.Addrs[0])
+	if n := redirects(t, ns); n > 0 {
+		t.Error("the redirect is there")
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestATakenPortOfLoopbackIsSaidClearly(t *testing.T) {
+	ns, at := namespace(t), netip.MustParseAddr("127.0.0.1")
+	defer occupy(t, ns, "127.0.0.1:53", "udp")()
+	s, err := New(Config{Netns: ns, Addrs: []netip.Addr{at}, Table: testTable(t, world()), Log: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context()); !errors.Is(err, ErrPortTaken) || !strings.Contains(err.Error(), "127.0.0.1:53") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -42,7 +42,8 @@ func (s *Server) serveHTTP(ctx context.Context) {
 		mux := http.NewServeMux()
 		mux.Handle(p.path, p.handler)
 		for _, a := range s.cfg.Addrs {
-			l, err := s.listenTCP(ctx, netip.AddrPortFrom(a, p.port))
+			at := netip.AddrPortFrom(a, p.port)
+			l, err := s.listenTCP(at, func() (net.Listener, error) { return s.cfg.Netns.Listen(ctx, "tcp", at.String()) })
 			if err != nil {
 				s.log.Warn("dns: not answering over HTTP", "address", a, "port", p.port, "path", p.path, "error", err)
 				continue
@@ -67,8 +68,6 @@ func (s *Server) answerReady(w http.ResponseWriter, _ *http.Request) {
 }
 
 // listenTCP opens a TCP port in the server's namespace, or takes it over from a predecessor.
-func (s *Server) listenTCP(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
-	return s.cfg.Handover.Listener("dns/"+s.cfg.Netns.String()+"/tcp/"+at.String(), func() (net.Listener, error) {
-		return s.cfg.Netns.Listen(ctx, "tcp", at.String())
-	})
+func (s *Server) listenTCP(at netip.AddrPort, open func() (net.Listener, error)) (net.Listener, error) {
+	return s.cfg.Handover.Listener("dns/"+s.cfg.Netns.String()+"/tcp/"+at.String(), open)
 }

@@ -143,6 +143,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	socks, err := s.listen(ctx)
 	defer socks.close()
+	defer func() {
+		if len(socks.redirects) > 0 && !s.cfg.Handover.Handed() {
+			err = errors.Join(err, setRedirects(s.cfg.Netns, nil))
+		}
+	}()
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -111,6 +112,25 @@ func Open(cfg Config) (*Applier, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// Present reports whether a process has programmed the node whose namespace it is, so that addresses work that it knew.
+func Present(ns netns.NS) (bool, error) {
+	conn, err := nfnl.Open(ns)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	for _, f := range []*family{&ipv4, &ipv6} {
+		tables, err := conn.Tables(f.id)
+		if err != nil {
+			return false, err
+		}
+		if slices.ContainsFunc(tables, func(t nfnl.Table) bool { return t.Name == DefaultTable }) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // explainFloor says what an old kernel means by its refusal.
