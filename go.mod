@@ -48,7 +48,7 @@ require k8s.io/kubectl v0.36.3
 
 require k8s.io/kubelet v0.36.3
 
-require k8s.io/metrics v0.36.3 // indirect
+require k8s.io/metrics v0.36.3
 
 require k8s.io/mount-utils v0.36.3
 

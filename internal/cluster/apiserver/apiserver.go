@@ -18,6 +18,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	"k8s.io/apimachinery/pkg/runtime"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -26,6 +27,7 @@ import (
 	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
 
 	"minato/internal/cluster/apiserver/kubeversion"
+	"minato/internal/cluster/apiserver/metrics"
 	"minato/internal/cluster/apiserver/pki"
 	"minato/internal/cluster/apiserver/store"
 )
@@ -70,7 +72,8 @@ type Server struct {
 	client    kubernetes.Interface
 	informers informers.SharedInformerFactory
 	crds      *apiextensions.CustomResourceDefinitions
-	newPolicy bool // the store has the policy of another release
+	metrics   *runtime.Scheme // of metrics.k8s.io
+	newPolicy bool            // the store has the policy of another release
 
 	clusterIPs     map[api.IPFamily]ipallocator.Interface
 	systemServices chan struct{} // closed when they are there
@@ -90,7 +93,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if len(cfg.Listeners) == 0 {
 		return nil, errors.New("the API needs at least one listener")
 	}
-	s := &Server{cfg: cfg, listener: join(cfg.Listeners), systemServices: make(chan struct{}), done: make(chan struct{})}
+	s := &Server{cfg: cfg, listener: join(cfg.Listeners), metrics: metrics.Scheme(), systemServices: make(chan struct{}), done: make(chan struct{})}
 	if err := s.start(ctx); err != nil {
 		s.listener.Close()
 		s.close()

@@ -24,6 +24,8 @@ import (
 	"k8s.io/kubernetes/pkg/generated/openapi"
 	"k8s.io/kubernetes/pkg/routes"
 	"k8s.io/kubernetes/pkg/serviceaccount"
+
+	"minato/internal/cluster/apiserver/metrics"
 )
 
 // resync is how often informers show everything again to those who did not ask for
@@ -96,7 +98,7 @@ func (s *Server) secure(cfg *genericapiserver.Config) error {
 
 // describe sets how the API presents itself, and where it keeps its objects.
 func (s *Server) describe(cfg *genericapiserver.Config) {
-	namer := apiopenapi.NewDefinitionNamer(legacyscheme.Scheme, apiextensions.Scheme)
+	namer := apiopenapi.NewDefinitionNamer(legacyscheme.Scheme, apiextensions.Scheme, s.metrics)
 	cfg.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(openapi.GetOpenAPIDefinitions, namer)
 	cfg.OpenAPIV3Config.Info.Title = "Kubernetes"
 	cfg.SkipOpenAPIInstallation = true // describeAll does it
@@ -155,6 +157,7 @@ func (s *Server) install(ctx context.Context, cfg *genericapiserver.Config, serv
 	if err != nil {
 		return err
 	}
+	infos = append(infos, metrics.Group(s.metrics, s.usage(c.kubelets)))
 	if err := server.InstallAPIGroups(infos...); err != nil {
 		return fmt.Errorf("installing the API groups: %w", err)
 	}

@@ -56,6 +56,7 @@ type core struct {
 
 	resources  map[string]rest.Storage
 	clusterIPs map[api.IPFamily]ipallocator.Interface
+	kubelets   kubeletclient.ConnectionInfoGetter
 }
 
 func (c *core) build(ctx context.Context) (map[string]rest.Storage, error) {
@@ -65,6 +66,7 @@ func (c *core) build(ctx context.Context) (map[string]rest.Storage, error) {
 		return nil, err
 	}
 	c.resources["nodes"], c.resources["nodes/status"], c.resources["nodes/proxy"] = node.Node, node.Status, node.Proxy
+	c.kubelets = node.KubeletConnectionInfo
 	pod, err := podstore.NewStorage(c.options, node.KubeletConnectionInfo, c.transport, c.client.PolicyV1(), c.authz)
 	if err != nil {
 		return nil, err

@@ -86,6 +86,10 @@ func serveKubelet(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case strings.HasPrefix(r.URL.Path, "/containerLogs/"):
 		fmt.Fprintf(w, "log for %s", r.TLS.PeerCertificates[0].Subject.CommonName)
+	case r.URL.Path == "/stats/summary":
+		fmt.Fprint(w, `{"node": {"cpu": {"usageNanoCores": 1500000000}, "memory": {"workingSetBytes": 1048576}}, "pods": [
+			{"podRef": {"name": "p", "namespace": "default"}, "containers": [{"name": "c", "cpu": {"usageNanoCores": 2000000}, "memory": {"workingSetBytes": 4096}}]},
+			{"podRef": {"name": "gone", "namespace": "default"}, "containers": [{"name": "c", "cpu": {"usageNanoCores": 1}, "memory": {"workingSetBytes": 1}}]}]}`)
 	case strings.HasPrefix(r.URL.Path, "/exec/"):
 		options, err := criremote.NewOptions(r)
 		if err != nil {

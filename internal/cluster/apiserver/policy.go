@@ -19,7 +19,7 @@ type policy rbacrest.PolicyData
 // bootstrapPolicy is upstream's, and what nodes and minato's agents may do.
 func bootstrapPolicy() policy {
 	return policy{
-		ClusterRoles: append(append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...), agentRole()),
+		ClusterRoles: append(append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...), agentRole(), metricsReader()),
 		ClusterRoleBindings: append(append(bootstrappolicy.ClusterRoleBindings(), bootstrappolicy.ControllerRoleBindings()...),
 			// Upstream leaves nodes to its Node authorizer, which is not used here.
 			bind("minato:nodes", "system:node", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: user.NodesGroup}),
@@ -80,6 +80,17 @@ func bind(name, role string, to rbacv1.Subject) rbacv1.ClusterRoleBinding {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 		Subjects:   []rbacv1.Subject{to},
 	}
+}
+
+// metricsReader lets whoever may view a namespace ask what its pods use, as metrics-server's manifest does.
+func metricsReader() rbacv1.ClusterRole {
+	role := rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "system:aggregated-metrics-reader"}}
+	role.Labels = map[string]string{}
+	for _, to := range []string{"view", "edit", "admin"} {
+		role.Labels["rbac.authorization.k8s.io/aggregate-to-"+to] = "true"
+	}
+	role.Rules = []rbacv1.PolicyRule{{APIGroups: []string{"metrics.k8s.io"}, Resources: []string{"pods", "nodes"}, Verbs: []string{"get", "list", "watch"}}}
+	return role
 }
 
 // agentRole lets an agent read what decides where traffic goes, and write only

@@ -11,6 +11,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func TestANodeRejectsWhatItCannotRunWithKubernetesReasons(t *testing.T) {
@@ -114,7 +115,7 @@ func TestADeletedPodHoldsNothingThatItsSuccessorNeeds(t *testing.T) {
 			t.Errorf("%d pods hold a share, want 1", n)
 		}
 		b.runtime.Stops = time.Minute // it is still there when the API has forgotten it
-		b.k.gone("u")
+		b.k.gone(&v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}})
 		if n := len(b.k.podsWithShare()); n != 0 {
 			t.Errorf("%d pods hold a share", n)
 		}

@@ -84,8 +84,10 @@ type Config struct {
 
 	StateDir   string // pods' volumes and files, a folder per pod; the node's alone
 	PodLogsDir string // pods' logs; the node's alone
-	SeccompDir string // optional: where profiles of type Localhost are; may be all nodes'
-	CgroupRoot string // "/minato-NAME"
+	// ManifestDir holds the files of static pods; it is made. Optional: manifests in StateDir.
+	ManifestDir string
+	SeccompDir  string // optional: where profiles of type Localhost are; may be all nodes'
+	CgroupRoot  string // "/minato-NAME"
 
 	LeaseInterval time.Duration // optional: 3 s; a node counts as stopped after some of them
 	Log           *slog.Logger
@@ -113,6 +115,8 @@ type Kubelet struct {
 	monitor  *probe.Monitor
 	statuses *statusWriter
 	watcher  *watcher
+	measured *measured
+	statics  *statics
 
 	limit     func(cgroup string, l cgroup.Limits) error // cgroup.Set
 	admission admission
@@ -136,6 +140,9 @@ func New(cfg Config) (*Kubelet, error) {
 	if cfg.LeaseInterval == 0 {
 		cfg.LeaseInterval = 3 * time.Second
 	}
+	if cfg.ManifestDir == "" {
+		cfg.ManifestDir = filepath.Join(cfg.StateDir, "manifests")
+	}
 	if cfg.HostResolvConf == "" {
 		cfg.HostResolvConf = "/etc/resolv.conf"
 	}
@@ -143,6 +150,10 @@ func New(cfg Config) (*Kubelet, error) {
 	capacity, err := machineCapacity()
 	if err != nil {
 		return nil, fmt.Errorf("kubelet: capacity of the machine: %w", err)
+	}
+	meter, err := cgroup.NewMeter()
+	if err != nil {
+		cfg.Log.Warn("nobody can say what pods use (kubectl top)", "err", err)
 	}
 	admission, err := newAdmission(context.Background())
 	if err != nil {
@@ -153,6 +164,7 @@ func New(cfg Config) (*Kubelet, error) {
 		registered: make(chan struct{}), leavingSet: make(chan struct{}, 1), workers: make(map[types.UID]*worker),
 		puller: newPuller(), restarts: flowcontrol.NewBackOff(backOffBase, backOffLimit),
 		statuses: newStatusWriter(cfg.Client, cfg.Log), tokens: newTokens(cfg.Client), watcher: newWatcher(),
+		measured: newMeasured(meter), statics: newStatics(),
 	}
 	k.volumes = volumes.Volumes{Dir: podsDir(cfg.StateDir), Token: k.tokens.get, Memory: *capacity.Memory()}
 	k.monitor = &probe.Monitor{
@@ -202,8 +214,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	parts.Go(func() { k.rotateLogs(ctx) })
 	parts.Go(func() { k.watchStorage(ctx) })
+	parts.Go(func() { k.watchUsage(ctx) })
 	parts.Go(func() { k.runNode(ctx) })
 	parts.Go(func() { k.watchPods(ctx) })
+	parts.Go(func() { k.watchStatic(ctx) })
 	parts.Go(func() {
 		if err := k.followObjects(ctx); err != nil {
 			k.cfg.Log.Error("volumes change late", "err", err)

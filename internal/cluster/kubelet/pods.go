@@ -37,18 +37,18 @@ func (k *Kubelet) watchPods(ctx context.Context) {
 	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(source, k.cfg.Client), ObjectType: &v1.Pod{},
 		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc: func(o any) { k.update(ctx, o.(*v1.Pod)) },
+			AddFunc: func(o any) { k.show(ctx, o.(*v1.Pod)) },
 			UpdateFunc: func(old, o any) {
 				if was, is := old.(*v1.Pod), o.(*v1.Pod); was.UID != is.UID { // deleted and made again unseen
-					k.gone(was.UID)
+					k.gone(was)
 				}
-				k.update(ctx, o.(*v1.Pod))
+				k.show(ctx, o.(*v1.Pod))
 			},
 			DeleteFunc: func(o any) {
 				if unknown, ok := o.(cache.DeletedFinalStateUnknown); ok {
 					o = unknown.Obj
 				}
-				k.gone(o.(*v1.Pod).UID)
+				k.gone(o.(*v1.Pod))
 			},
 		},
 	})
@@ -58,9 +58,23 @@ func (k *Kubelet) watchPods(ctx context.Context) {
 		informer.RunWithContext(ctx)
 	}()
 	if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
-		k.adoptOrphans(ctx)
+		close(k.statics.synced)
+		select {
+		case <-k.statics.read: // by now static pods are known
+			k.adoptOrphans(ctx)
+		case <-ctx.Done():
+		}
 	}
 	<-done
+}
+
+// show takes up a pod as the API has it.
+func (k *Kubelet) show(ctx context.Context, pod *v1.Pod) {
+	if isMirror(pod) {
+		k.statics.mirrored(pod)
+		return
+	}
+	k.update(ctx, pod)
 }
 
 // update gives a pod to its worker, which it makes.
@@ -69,9 +83,13 @@ func (k *Kubelet) update(ctx context.Context, pod *v1.Pod) {
 }
 
 // gone tells a pod's worker, if there is one, that the API has the pod no longer.
-func (k *Kubelet) gone(uid types.UID) {
+func (k *Kubelet) gone(pod *v1.Pod) {
+	if isMirror(pod) {
+		k.statics.unmirrored(pod)
+		return
+	}
 	k.mu.Lock()
-	w := k.workers[uid]
+	w := k.workers[pod.UID]
 	k.mu.Unlock()
 	if w != nil {
 		w.update(nil)
@@ -92,6 +110,7 @@ func (k *Kubelet) worker(ctx context.Context, id identity) *worker {
 		k.mu.Lock()
 		delete(k.workers, id.uid)
 		k.mu.Unlock()
+		k.statics.poke() // one of its name may begin now
 	})
 	return w
 }

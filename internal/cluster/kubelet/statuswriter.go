@@ -36,6 +36,7 @@ type statusWriter struct {
 // written is a pod's status on its way to the API.
 type written struct {
 	id      identity
+	object  types.UID // as the API has the pod; empty where it has none
 	wanted  v1.PodStatus
 	api     v1.PodStatus // the API's, as of version
 	version uint64       // of the pod: that of our last write, or a newer one that the watch has shown
@@ -47,8 +48,9 @@ func newStatusWriter(client kubernetes.Interface, log *slog.Logger) *statusWrite
 	return &statusWriter{client: client, log: log, pods: make(map[types.UID]*written), wake: make(chan struct{}, 1)}
 }
 
-// set makes s the status to write for a pod. Conditions of others are kept as the API has them.
-func (w *statusWriter) set(pod *v1.Pod, s v1.PodStatus) {
+// set makes s the status to write for a pod, which the API has with the UID object; for one that it does not have it is
+// kept. Conditions of others are kept as the API has them.
+func (w *statusWriter) set(pod *v1.Pod, object types.UID, s v1.PodStatus) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.pods[pod.UID]
@@ -56,13 +58,13 @@ func (w *statusWriter) set(pod *v1.Pod, s v1.PodStatus) {
 		p = &written{id: identify(pod), api: *pod.Status.DeepCopy(), version: versionOf(pod)}
 		w.pods[pod.UID] = p
 	}
-	if v := versionOf(pod); v > p.version { // somebody else has written, as the controller of Nodes does
+	if v := versionOf(pod); v > p.version || object != p.object { // somebody else has written, as the controller of Nodes does
 		p.api, p.version = *pod.Status.DeepCopy(), v
 	}
 	// The others' conditions are the newest the watch has shown, on both sides: the patch then leaves them alone.
 	p.api.Conditions = append(kept(p.api.Conditions, true), kept(pod.Status.Conditions, false)...)
-	p.wanted = s
-	if p.queued || apiequality.Semantic.DeepEqual(p.api, p.wanted) {
+	p.wanted, p.object = s, object
+	if p.queued || p.object == "" || apiequality.Semantic.DeepEqual(p.api, p.wanted) {
 		return
 	}
 	p.queued = true
@@ -176,10 +178,10 @@ func (w *statusWriter) write(ctx context.Context, uid types.UID) error {
 		w.mu.Unlock()
 		return nil
 	}
-	id, from, to := p.id, p.api, p.wanted
+	id, object, from, to := p.id, p.object, p.api, p.wanted
 	w.mu.Unlock()
 
-	answer, err := w.patch(ctx, id, from, to)
+	answer, err := w.patch(ctx, id, object, from, to)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -203,12 +205,12 @@ func (w *statusWriter) write(ctx context.Context, uid types.UID) error {
 
 // patch sends the difference alone, so that what others write stays. The UID makes it fail for another pod of the
 // same name.
-func (w *statusWriter) patch(ctx context.Context, id identity, from, to v1.PodStatus) (*v1.Pod, error) {
+func (w *statusWriter) patch(ctx context.Context, id identity, object types.UID, from, to v1.PodStatus) (*v1.Pod, error) {
 	before, err := json.Marshal(v1.Pod{Status: from})
 	if err != nil {
 		return nil, err
 	}
-	after, err := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: id.uid}, Status: to})
+	after, err := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: object}, Status: to})
 	if err != nil {
 		return nil, err
 	}

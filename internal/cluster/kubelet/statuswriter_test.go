@@ -59,14 +59,14 @@ func TestOnlyTheNewestStatusIsWrittenAndAnEqualOneIsNot(t *testing.T) {
 	pod := specified("a", v1.RestartPolicyAlways)
 	writing(t, pod, always(nil), func(w *statusWriter, client *fake.Clientset, patches func() int) {
 		for _, phase := range []v1.PodPhase{v1.PodPending, v1.PodRunning, v1.PodSucceeded} {
-			w.set(pod, v1.PodStatus{Phase: phase})
+			w.set(pod, pod.UID, v1.PodStatus{Phase: phase})
 		}
 		synctest.Wait()
 		if got := phaseOf(t, client); got != v1.PodSucceeded {
 			t.Errorf("phase %s", got)
 		}
 		before := patches()
-		w.set(pod, v1.PodStatus{Phase: v1.PodSucceeded})
+		w.set(pod, pod.UID, v1.PodStatus{Phase: v1.PodSucceeded})
 		synctest.Wait()
 		if before > 2 || patches() != before {
 			t.Errorf("%d patches, then %d", before, patches())
@@ -83,7 +83,7 @@ func TestAnOutageOfTheAPIIsWaitedFor(t *testing.T) {
 		return nil
 	}
 	writing(t, pod, outage, func(w *statusWriter, client *fake.Clientset, _ func() int) {
-		w.set(pod, v1.PodStatus{Phase: v1.PodRunning})
+		w.set(pod, pod.UID, v1.PodStatus{Phase: v1.PodRunning})
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if err := w.flush(ctx, pod.UID); !errors.Is(err, context.DeadlineExceeded) {
@@ -106,7 +106,7 @@ func TestTheStatusOfAPodThatIsGoneIsDropped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := specified("a", v1.RestartPolicyAlways)
 			writing(t, pod, always(err), func(w *statusWriter, _ *fake.Clientset, patches func() int) {
-				w.set(pod, v1.PodStatus{Phase: v1.PodRunning})
+				w.set(pod, pod.UID, v1.PodStatus{Phase: v1.PodRunning})
 				if err := w.flush(context.Background(), pod.UID); err != nil {
 					t.Error(err)
 				}
@@ -124,7 +124,7 @@ func TestConditionsOfOthersStay(t *testing.T) {
 	pod.Status.Conditions = []v1.PodCondition{{Type: "gate", Status: v1.ConditionTrue}}
 	writing(t, pod, always(nil), func(w *statusWriter, client *fake.Clientset, _ func() int) {
 		s := v1.PodStatus{Phase: v1.PodRunning, Conditions: []v1.PodCondition{{Type: "gate", Status: v1.ConditionTrue}, {Type: v1.PodReady, Status: v1.ConditionTrue}}}
-		w.set(pod, s)
+		w.set(pod, pod.UID, s)
 		synctest.Wait()
 		got, err := client.CoreV1().Pods("ns").Get(context.Background(), "p", metav1.GetOptions{})
 		if err != nil || len(got.Status.Conditions) != 2 {
@@ -138,7 +138,7 @@ func TestWhatOthersSetOfOursIsSetBack(t *testing.T) {
 	pod.ResourceVersion = "7"
 	writing(t, pod, always(nil), func(w *statusWriter, client *fake.Clientset, _ func() int) {
 		ready := v1.PodStatus{Conditions: []v1.PodCondition{{Type: v1.PodReady, Status: v1.ConditionTrue}}}
-		w.set(pod, ready)
+		w.set(pod, pod.UID, ready)
 		synctest.Wait()
 		marked, err := client.CoreV1().Pods("ns").Get(context.Background(), "p", metav1.GetOptions{})
 		if err != nil || len(marked.Status.Conditions) != 1 {
@@ -148,7 +148,7 @@ func TestWhatOthersSetOfOursIsSetBack(t *testing.T) {
 		if _, err := client.CoreV1().Pods("ns").UpdateStatus(context.Background(), marked, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		w.set(marked, ready)
+		w.set(marked, marked.UID, ready)
 		synctest.Wait()
 		if got, err := client.CoreV1().Pods("ns").Get(context.Background(), "p", metav1.GetOptions{}); err != nil || got.Status.Conditions[0].Status != v1.ConditionTrue {
 			t.Errorf("conditions %+v, %v", got.Status.Conditions, err)

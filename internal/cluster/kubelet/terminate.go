@@ -109,6 +109,9 @@ func (w *worker) deleteObject(ctx context.Context) error {
 	if err := w.k.statuses.flush(ctx, w.id.uid); err != nil {
 		return err
 	}
+	if isStatic(w.pod) {
+		return nil // syncMirrors does it
+	}
 	err := w.k.cfg.Client.CoreV1().Pods(w.id.namespace).Delete(ctx, w.id.name, metav1.DeleteOptions{
 		GracePeriodSeconds: new(int64), Preconditions: &metav1.Preconditions{UID: &w.id.uid},
 	})

@@ -276,7 +276,7 @@ func (w *worker) newReport(runtime *kubecontainer.PodStatus) report {
 
 func (w *worker) setStatus(s v1.PodStatus) {
 	w.status, w.reported = s, true
-	w.k.statuses.set(w.pod, s)
+	w.k.statuses.set(w.pod, w.k.statics.objectUID(w.pod), s)
 }
 
 // forgetStarted drops what is told of containers that run by now.

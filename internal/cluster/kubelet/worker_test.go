@@ -131,7 +131,7 @@ func (b *bench) sync() {
 	b.t.Helper()
 	pod, err := b.client.CoreV1().Pods(b.id.namespace).Get(context.Background(), b.id.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		b.k.gone(b.id.uid)
+		b.k.gone(&v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: b.id.uid}})
 		return
 	}
 	if err != nil {

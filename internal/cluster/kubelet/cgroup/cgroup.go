@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package cgroup keeps the cgroups of pods, the parents of their containers': it makes them with the pod's limits, and
-// removes them in every hierarchy, which the runtime never does.
+// removes them in every hierarchy, which the runtime never does. It also reads what cgroups use.
 //
 // It does not know containers' own cgroups and moves no processes: runc does.
 package cgroup

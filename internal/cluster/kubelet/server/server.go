@@ -1,13 +1,13 @@
 //go:build linux
 
-// Package server is what the API asks of a node: logs, exec, attach, port-forward and the list of its pods, by the
-// paths of the kubelet (pkg/kubelet/server).
+// Package server is what the API asks of a node: logs, exec, attach, port-forward, the list of its pods and what they
+// use, by the paths of the kubelet (pkg/kubelet/server).
 //
 // Streams are passed on to the runtime's own streaming server, byte for byte, so that SPDY and WebSocket both work
 // as far as the runtime knows them; but for a container that lives for one client alone, which gets all of its output. A client certificate of the given authority whose organization is system:masters
 // may do everything, as the API's own has; another nothing. The API decides who may come through it.
 //
-// It serves no metrics and no debugging.
+// It serves no metrics of the kubelet itself and no debugging.
 package server
 
 import (
@@ -29,13 +29,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/proxy"
 	internalapi "k8s.io/cri-api/pkg/apis"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	kubelettypes "k8s.io/kubelet/pkg/types"
 )
 
-// Pods is what the server wants to know of the node's pods. Both methods are called concurrently.
+// Pods is what the server wants to know of the node's pods. All methods are called concurrently.
 type Pods interface {
 	Pod(namespace, name string) (*v1.Pod, bool)
 	Pods() []*v1.Pod
+	Summary() stats.Summary // every CPU and Memory in it has its values
 }
 
 // Server serves one node.
@@ -92,6 +94,8 @@ func (s Server) handler() http.Handler {
 	s.shown = new(shown)
 	private := http.NewServeMux()
 	private.HandleFunc("GET /pods", s.pods)
+	private.HandleFunc("GET /stats/summary", s.summary)
+	private.Handle("GET /metrics/resource", s.resourceMetrics())
 	private.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
 	for _, method := range []string{"GET", "POST"} {
 		private.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", s.exec)
