@@ -301,6 +301,13 @@ func (b *Batch) element(e *Element, data bool) {
 	if data && e.Timeout > 0 {
 		b.b.u64(unix.NFTA_SET_ELEM_TIMEOUT, e.Timeout)
 	}
+	if data && e.Counted {
+		// By element: the counters that a set clones for its elements the kernel allocates without waiting, until
+		// Linux 6.10, and runs out of memory for many at once.
+		x := b.b.open(unix.NFTA_SET_ELEM_EXPR)
+		b.b.str(unix.NFTA_EXPR_NAME, "counter")
+		b.b.close(x)
+	}
 	if data && e.Comment != "" {
 		if len(e.Comment) > maxComment {
 			b.fail("element comment of %d bytes, %d are allowed", len(e.Comment), maxComment)

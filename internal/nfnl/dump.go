@@ -224,6 +224,9 @@ func DecodeElement(b []byte) (e Element) {
 			e.Expires = getU64(v)
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = getComment(v)
+		case unix.NFTA_SET_ELEM_EXPR:
+			e.Counted = getStr(Attr(v, unix.NFTA_EXPR_NAME)) == "counter"
+			e.Packets = getU64(Attr(Attr(v, unix.NFTA_EXPR_DATA), unix.NFTA_COUNTER_PACKETS))
 		}
 	}
 	return e

@@ -141,6 +141,8 @@ type Element struct {
 	Timeout  uint64 // milliseconds, 0: the set's own
 	Expires  uint64 // milliseconds that are left of it; dumps and look-ups only
 	Comment  string // at most 250 bytes; nft shows it
+	Counted  bool   // it counts the packets that find it, from 0 when it is made
+	Packets  uint64 // that it has counted; dumps and look-ups only
 }
 
 // Verdict ends a chain or goes to another one.

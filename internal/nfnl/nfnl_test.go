@@ -247,6 +247,22 @@ func TestElementWithOtherDataIsRefusedUnlessDeletedBefore(t *testing.T) {
 	})
 }
 
+func TestElementWithACounterIsToldApart(t *testing.T) {
+	both(t, func(t *testing.T, c nftables) {
+		numbers(t, c)
+		mustCommit(t, c, func(b *nfnl.Batch) {
+			b.AddElements(nfnl.IPv4, table, "numbers", nfnl.Element{Key: nfnl.Number(1), Data: nfnl.Number(10), Counted: true},
+				nfnl.Element{Key: nfnl.Number(2), Data: nfnl.Number(20)})
+		})
+		for key, want := range map[uint32]bool{1: true, 2: false} {
+			e, ok, err := c.Element(nfnl.IPv4, table, "numbers", nfnl.Number(key))
+			if err != nil || !ok || e.Counted != want || e.Packets != 0 {
+				t.Errorf("%d: %+v, %t, %v", key, e, ok, err)
+			}
+		}
+	})
+}
+
 func TestElementKeepsItsComment(t *testing.T) {
 	both(t, func(t *testing.T, c nftables) {
 		numbers(t, c)

@@ -54,7 +54,7 @@ func TestTheKernelCountsConnectionsByWhatBecomesOfThem(t *testing.T) {
 	}
 	after := figures(t, w.dp)
 	for verdict, want := range map[string]float64{"forwarded": 5, "refused": 3, "dropped": 0} {
-		name := "minato_service_connections_total IPv4 " + verdict
+		name := "minato_connections_total IPv4 " + verdict
 		if got := after[name] - before[name]; got != want {
 			t.Errorf("%s grew by %v, want %v", name, got, want)
 		}

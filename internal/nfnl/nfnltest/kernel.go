@@ -10,7 +10,6 @@ package nfnltest
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -228,15 +227,14 @@ func (k *Kernel) Elements(f nfnl.Family, name, setName string, restart func(), y
 
 // Element looks up one element by its key.
 func (k *Kernel) Element(f nfnl.Family, name, setName string, key []byte) (e nfnl.Element, ok bool, err error) {
-	err = k.Elements(f, name, setName, func() {}, func(x nfnl.Element) {
-		if bytes.Equal(x.Key, key) && !x.End {
-			e, ok = x, true
-		}
-	})
-	if errors.Is(err, unix.ENOENT) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := k.tables[f][name]
+	if t == nil || t.sets[setName] == nil {
 		return e, false, nil
 	}
-	return e, ok, err
+	x, ok := t.sets[setName].elements[elementKey(nfnl.Element{Key: key})]
+	return x.Element, ok, nil
 }
 
 // Dump prints chains, rules by their comments, and elements, sorted. Two kernels that behave alike print alike.

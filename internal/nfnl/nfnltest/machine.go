@@ -235,6 +235,10 @@ func (m *machine) lookup(a func(uint16) []byte) bool {
 	if !ok {
 		return false
 	}
+	if e.Counted && m.p.Learn {
+		e.Packets++
+		s.elements[elementKey(e)] = element{e}
+	}
 	dst := a(unix.NFTA_LOOKUP_DREG)
 	switch {
 	case dst == nil:
@@ -254,6 +258,9 @@ func (s *set) find(key []byte) (best nfnl.Element, ok bool) {
 	}
 	if s.Flags&nfnl.Interval == 0 {
 		e, ok := s.elements[elementKey(nfnl.Element{Key: key})]
+		if !ok {
+			return s.catchAll()
+		}
 		return e.Element, ok
 	}
 	for _, e := range s.elements {
@@ -267,6 +274,10 @@ func (s *set) find(key []byte) (best nfnl.Element, ok bool) {
 	if ok && !best.End {
 		return best, true
 	}
+	return s.catchAll()
+}
+
+func (s *set) catchAll() (nfnl.Element, bool) {
 	e, ok := s.elements[elementKey(nfnl.Element{CatchAll: true})]
 	return e.Element, ok
 }

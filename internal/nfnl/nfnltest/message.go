@@ -239,7 +239,7 @@ func (s *set) check(e nfnl.Element, add bool) {
 	if s.Flags&nfnl.Concatenated != 0 && len(e.KeyEnd) != int(s.KeyLen) {
 		bad("no ends of its ranges")
 	}
-	if (e.CatchAll || e.End) && s.Flags&nfnl.Interval == 0 {
+	if e.End && s.Flags&nfnl.Interval == 0 {
 		bad("interval in a set without the flag")
 	}
 	if !add || e.End {

@@ -102,6 +102,7 @@ func (a *assigner) assign(c *change, name model.ServiceName, p *nftables.Service
 	w.fillPools()
 	left = w.pointAll()
 	w.cleanPools()
+	w.countPools()
 	w.guardPools(left)
 	w.holdAddrs()
 	w.done = append(w.done, func() { w.ledger.close(w.h) })
@@ -293,6 +294,11 @@ func (w *wanted) cleanPools() {
 		}
 		p := pool{change: w.change, state: w.state, id: id, have: w.state.slots[id]}
 		p.fill(nil)
+		for verdict := range verdicts {
+			if w.state.counts[count{id, verdict}] {
+				w.del(clean, Element{Set: setCount, Pool: id, Verdict: verdict})
+			}
+		}
 		w.done = append(w.done, func() { w.ledger.disown(w.h, pk) })
 	}
 }

@@ -69,6 +69,8 @@ func inShort(e Element) string {
 			return "svc"
 		}
 		return fmt.Sprintf("svc(%s)", e.Class)
+	case setCount:
+		return fmt.Sprintf("count(%d, %s)", e.Pool, e.Verdict)
 	}
 	return string(e.Set)
 }
@@ -95,7 +97,7 @@ func TestAssignDoesOnlyWhatChanges(t *testing.T) {
 	}{
 		{"nothing", []int{1, 2}, []int{1, 2}, ``},
 		{"new Service", nil, []int{1, 2}, `
-1: +ep(1->10.0.0.1) +slot(0->1) +ep(2->10.0.0.2) +slot(1->2)
+1: +ep(1->10.0.0.1) +slot(0->1) +ep(2->10.0.0.2) +slot(1->2) +count(1, forward)
 2: +svc(random over 2)`},
 		{"an endpoint gets another address: its element only", []int{1, 2, 3}, []int{1, 3, 9}, `
 1: -ep(2) +ep(2->10.0.0.9)`},
@@ -109,11 +111,12 @@ func TestAssignDoesOnlyWhatChanges(t *testing.T) {
 		{"the last one less", []int{1, 2, 3}, []int{1, 2}, `
 2: -svc +svc(random over 2)
 3: -slot(2) -ep(3)`},
-		{"none left", []int{1}, []int{}, `
+		{"none left: the figure of what was forwarded stays", []int{1}, []int{}, `
+1: +count(1, reject)
 2: -svc +svc(reject)
 3: -slot(0) -ep(1)`},
 		{"the first one", []int{}, []int{1}, `
-1: +ep(1->10.0.0.1) +slot(0->1)
+1: +ep(1->10.0.0.1) +slot(0->1) +count(1, forward)
 2: -svc +svc(random over 1)`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -134,7 +137,7 @@ func TestServiceThatIsGoneIsDeletedByReapOnly(t *testing.T) {
 	if got := k.assign(t, false, []int(nil)...); got != "" {
 		t.Errorf("without reap: %s", got)
 	}
-	want := "2: -svc\n3: -slot(0) -ep(1) -slot(1) -ep(2)"
+	want := "2: -svc\n3: -slot(0) -ep(1) -slot(1) -ep(2) -count(1, forward)"
 	if diff := cmp.Diff(want, k.assign(t, true, []int(nil)...)); diff != "" {
 		t.Error(diff)
 	}
@@ -199,6 +202,8 @@ func TestElementsSurviveEncoding(t *testing.T) {
 			{Set: setHairpin, Key: nftables.Key{Addr: a}},
 			{Set: setVIP, Key: nftables.Key{Addr: a}},
 			{Set: setPass, Key: nftables.Key{Addr: a}},
+			{Set: setCount, Pool: 7, Verdict: model.Drop},
+			uncounted,
 		} {
 			enc := encoder{family: f}
 			if got, ok := f.decode(e.Set, enc.whole(e)); !ok || got != e {

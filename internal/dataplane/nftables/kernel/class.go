@@ -77,9 +77,9 @@ func (c class) chain() string {
 	case c.guarded:
 		return c.base().chain() + "-in-range"
 	case c == rejected:
-		return chainReject
+		return chainRefused
 	case c == dropped:
-		return chainDrop
+		return chainDropped
 	case c.seconds > 0:
 		return fmt.Sprintf("affinity-%d-over-%d", c.seconds, c.n)
 	}
@@ -110,7 +110,8 @@ func (r ruleset) classRules(c class) []nfnl.Rule {
 	if c.guarded {
 		load, key, _ := r.client()
 		add("client in range", r.pool(), seq(load, nfnl.Lookup(string(setAllow), key)), decide(nfnl.Goto, c.base().chain()))
-		add("client not in range", decide(nfnl.Drop, ""))
+		add("client not in range", r.pool(), r.counted(model.Drop), decide(nfnl.Drop, ""))
+		add("look-up failed", decide(nfnl.Drop, ""))
 		return out
 	}
 	if c.seconds > 0 {
@@ -131,15 +132,14 @@ func (r ruleset) random(c class) []nfnl.Expr {
 	pool := nfnl.R(r.rAfter() + 1)
 	return append(seq(
 		nfnl.Random(c.n, pool+1),
-		nfnl.LookupMap(string(setSlot), pool, pool),
-	), r.forward(pool+1)...)
+		nfnl.LookupMap(string(setSlot), pool, pool+2),
+		nfnl.LookupMap(string(setEp), pool+3, nfnl.R(0)),
+	), r.forward()...)
 }
 
-// forward sends the connection to the endpoint whose id is in a register.
-func (r ruleset) forward(endpoint nfnl.Reg) []nfnl.Expr {
-	addr := nfnl.R(0)
-	port := nfnl.R(r.words)
-	return seq(nfnl.LookupMap(string(setEp), endpoint, addr), nfnl.Counter(), nfnl.DNAT(r.id, addr, port))
+// forward counts the connection and sends it to the address and port in the first registers.
+func (r ruleset) forward() []nfnl.Expr {
+	return append(r.counted(model.Forward), nfnl.Counter(), nfnl.DNAT(r.id, nfnl.R(0), nfnl.R(r.words)))
 }
 
 // client loads the client's address after the pool, which makes the key of aff, and returns the first free register.
@@ -154,12 +154,11 @@ func (c class) timeout() uint64 { return uint64(c.seconds) * 1000 }
 // knownClient goes to the endpoint that the client had, if it is still there, and counts its time from now.
 func (r ruleset) knownClient(c class) []nfnl.Expr {
 	load, key, found := r.client()
-	return seq(load,
+	return append(seq(load,
 		nfnl.LookupMap(string(setAff), key, found),
 		nfnl.LookupMap(string(setEp), found+1, nfnl.R(0)),
 		nfnl.Dynset(string(setAff), nfnl.DynsetUpdate, key, found, c.timeout()),
-		nfnl.Counter(),
-		nfnl.DNAT(r.id, nfnl.R(0), nfnl.R(r.words)))
+	), r.forward()...)
 }
 
 // newClient forgets an endpoint that is gone, chooses one and remembers it. The pool is copied (by a bitwise step
@@ -177,6 +176,5 @@ func (r ruleset) newClient(c class) []nfnl.Expr {
 		nfnl.LookupMap(string(setSlot), slot, found),
 		nfnl.LookupMap(string(setEp), found+1, nfnl.R(0)),
 		nfnl.Dynset(string(setAff), nfnl.DynsetAdd, key, found, c.timeout()),
-		nfnl.Counter(),
-	), nfnl.DNAT(r.id, nfnl.R(0), nfnl.R(r.words)))
+	), r.forward()...)
 }

@@ -15,12 +15,13 @@ import (
 type Element struct {
 	Set      SetName
 	Key      nftables.Key   // key of svc and masq; its Addr alone that of hairpin, vip, lb and pass
-	Pool     uint32         // data of svc, key of slot and allow
+	Pool     uint32         // data of svc, key of slot, allow and count; count: 0 is for all that have none of their own
 	Prefix   netip.Prefix   // key of allow
 	Slot     uint32         // key of slot
 	Endpoint uint32         // data of slot, key of ep
 	Target   netip.AddrPort // data of ep
 	Class    class          // data of svc, key of class
+	Verdict  model.Verdict  // key of count
 	Label    string         // comment of svc: whose pool it is
 }
 
@@ -51,6 +52,8 @@ func (e Element) String() string {
 		return fmt.Sprintf("class %s", e.Class)
 	case setAllow:
 		return fmt.Sprintf("allow %s to pool %d", e.Prefix, e.Pool)
+	case setCount:
+		return fmt.Sprintf("count of pool %d, %s", e.Pool, e.Verdict)
 	}
 	return fmt.Sprintf("%s %s", e.Set, e.Key.Addr)
 }
@@ -68,6 +71,9 @@ func (c *encoder) bytes(fill func(b []byte) []byte) []byte {
 }
 
 func (c *encoder) key(e Element) nfnl.Element {
+	if e == uncounted {
+		return nfnl.Element{CatchAll: true}
+	}
 	n := nfnl.Element{Key: c.bytes(func(b []byte) []byte { return c.appendKey(b, e) })}
 	if e.Set == setAllow {
 		_, last := bounds(e.Prefix)
@@ -79,7 +85,7 @@ func (c *encoder) key(e Element) nfnl.Element {
 func (c *encoder) whole(e Element) nfnl.Element {
 	n := c.key(e)
 	n.Data = c.bytes(func(b []byte) []byte { return c.appendData(b, e) })
-	n.Comment = e.Label
+	n.Comment, n.Counted = e.Label, e.Set == setCount && e != uncounted
 	return n
 }
 
@@ -98,6 +104,8 @@ func (c *encoder) appendKey(b []byte, e Element) []byte {
 		return e.Class.words(b)
 	case setAllow:
 		return c.addr(number(b, e.Pool), e.Prefix.Addr())
+	case setCount:
+		return number(number(b, e.Pool), uint32(e.Verdict))
 	}
 	return c.addr(b, e.Key.Addr)
 }
@@ -117,6 +125,9 @@ func (c *encoder) appendData(b []byte, e Element) []byte {
 // decode is the reverse of encode. It reports false for an element that encode cannot have made.
 func (f *family) decode(set SetName, n nfnl.Element) (Element, bool) {
 	e := Element{Set: set}
+	if n.CatchAll {
+		return uncounted, set == setCount
+	}
 	k, d := reader{f: f, b: n.Key}, reader{f: f, b: n.Data}
 	switch set {
 	case setSvc, setMasq:
@@ -135,6 +146,8 @@ func (f *family) decode(set SetName, n nfnl.Element) (Element, bool) {
 		var ok bool
 		e.Prefix, ok = prefixOf(k.addr(), end.addr())
 		k.bad = k.bad || end.bad || !ok || !sameEnd
+	case setCount:
+		e.Pool, e.Verdict = k.number(), model.Verdict(k.number())
 	case setHairpin:
 		e.Key.Addr = k.addr()
 		k.bad = k.bad || k.addr() != e.Key.Addr

@@ -31,6 +31,7 @@ const (
 	setVIP     SetName = "vip"     // ClusterIPs, refused at ports that are no frontend
 	setLB      SetName = "lb"      // load balancer addresses, pinged, and dropped at ports that are no frontend
 	setPass    SetName = "pass"    // ClusterIPs that are left alone
+	setCount   SetName = "count"   // pool . verdict, with a counter of connections
 )
 
 // affinitySize is the most clients remembered per family. Beyond it new ones get any endpoint.
@@ -80,6 +81,7 @@ func (f *family) sets(table string) []nfnl.Set {
 		{Name: string(setVIP), KeyType: f.addrType, KeyLen: f.addrLen},
 		{Name: string(setLB), KeyType: f.addrType, KeyLen: f.addrLen},
 		{Name: string(setPass), KeyType: f.addrType, KeyLen: f.addrLen},
+		{Name: string(setCount), KeyType: pair, KeyLen: 8},
 	}
 	for i := range sets {
 		sets[i].Family, sets[i].Table = f.id, table

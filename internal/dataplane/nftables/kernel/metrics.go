@@ -38,9 +38,11 @@ const byFamily = "ip_family"
 
 var (
 	elementsDesc = prometheus.NewDesc("minato_nftables_elements", "Elements of the node's maps.", []string{byFamily, "map"}, nil)
-	verdictsDesc = prometheus.NewDesc("minato_service_connections_total",
-		"New connections to addresses of Services, counted by the kernel. A packet of a client that tries again counts again.",
+	verdictsDesc = prometheus.NewDesc("minato_connections_total",
+		"New connections that met the rules, also those to ports of Services that are none. A packet of a client that tries again counts again.",
 		[]string{byFamily, "verdict"}, nil)
+	servicesDesc = prometheus.NewDesc("minato_service_connections_total",
+		"New connections to a Service. One that had none has no figure.", []string{byFamily, "namespace", "service", "verdict"}, nil)
 	trackedDesc = prometheus.NewDesc("minato_conntrack_entries", "Connections that the node's kernel tracks.", nil, nil)
 	limitDesc   = prometheus.NewDesc("minato_conntrack_limit", "The most that it tracks; beyond it new connections are dropped.", nil, nil)
 )
@@ -154,12 +156,13 @@ func (a *Applier) Describe(out chan<- *prometheus.Desc) {
 	for _, c := range a.metrics.collectors() {
 		c.Describe(out)
 	}
-	for _, d := range []*prometheus.Desc{elementsDesc, verdictsDesc, trackedDesc, limitDesc} {
+	for _, d := range []*prometheus.Desc{elementsDesc, verdictsDesc, servicesDesc, trackedDesc, limitDesc} {
 		out <- d
 	}
 }
 
-// Collect is for prometheus.Collector. It reads the counters of the rules, not the elements.
+// Collect is for prometheus.Collector. It reads the counters of the rules and of Services, but not of endpoints: these
+// would make a figure for each that there ever was. Connections has them.
 func (a *Applier) Collect(out chan<- prometheus.Metric) {
 	for _, c := range a.metrics.collectors() {
 		c.Collect(out)
@@ -178,9 +181,34 @@ func (a *Applier) Collect(out chan<- prometheus.Metric) {
 		for v, n := range verdicts {
 			out <- prometheus.MustNewConstMetric(verdictsDesc, prometheus.CounterValue, float64(n), familyLabel(t.id), v)
 		}
+		t.collectServices(out)
 	}
 	if a.cfg.Kernel == nil { // with another kernel the files are not those of its namespace
 		a.collectTracked(out)
+	}
+}
+
+// collectServices adds up the connections of the ports of each Service.
+func (t *table) collectServices(out chan<- prometheus.Metric) {
+	if t.outdated {
+		return
+	}
+	pools, err := t.connections()
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(servicesDesc, err)
+		return
+	}
+	sum := map[model.ServiceName]Connections{}
+	for _, p := range pools {
+		c := sum[p.Service]
+		sum[p.Service] = Connections{c.Forwarded + p.Forwarded, c.Refused + p.Refused, c.Dropped + p.Dropped}
+	}
+	for s, c := range sum {
+		for verdict, n := range map[string]uint64{"forwarded": c.Forwarded, "refused": c.Refused, "dropped": c.Dropped} {
+			if n > 0 {
+				out <- prometheus.MustNewConstMetric(servicesDesc, prometheus.CounterValue, float64(n), familyLabel(t.id), s.Namespace, s.Name, verdict)
+			}
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // stateSets are the sets that a State mirrors.
-var stateSets = []SetName{setSvc, setClass, setSlot, setEp, setAllow, setMasq, setHairpin, setVIP, setLB, setPass}
+var stateSets = []SetName{setSvc, setClass, setSlot, setEp, setAllow, setMasq, setHairpin, setVIP, setLB, setPass, setCount}
 
 // observe reads the table from the kernel, and makes it if there is none. The ledger starts anew: what is held has
 // to be claimed again.
@@ -120,7 +120,7 @@ func (t *table) repairRules() error {
 	for _, c := range classes {
 		delete(t.state.classes, c)
 	}
-	if len(static) == 0 && t.state.classes[rejected] && t.state.classes[dropped] {
+	if len(static) == 0 && t.state.classes[rejected] && t.state.classes[dropped] && t.state.counts[count{}] {
 		return nil
 	}
 	b := nfnl.NewBatch()
@@ -128,7 +128,7 @@ func (t *table) repairRules() error {
 	if err := t.kernel.Commit(b); err != nil {
 		return fmt.Errorf("install rules in table %s %s: %w", t.id, t.table, err)
 	}
-	t.state.classes[rejected], t.state.classes[dropped] = true, true
+	t.state.installed()
 	return nil
 }
 

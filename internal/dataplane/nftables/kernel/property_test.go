@@ -4,6 +4,7 @@ package kernel_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"slices"
@@ -186,7 +187,23 @@ func checkLikeFreshLoad(t *rapid.T, k *nfnltest.Kernel, s *model.Snapshot) {
 				t.Fatalf("%s %s has %d elements, a fresh load has %d\n%s\nfresh:\n%s", f, set, got, want, k.Dump(), fresh.Dump())
 			}
 		}
+		if got, want := poolsCounted(t, k, f), poolsCounted(t, fresh, f); got != want {
+			t.Fatalf("%s has counters of %d pools, a fresh load has %d", f, got, want)
+		}
 	}
+}
+
+// poolsCounted is how many pools have counters: a counter of a verdict that a pool no longer has stays with its figure.
+func poolsCounted(t tester, k *nfnltest.Kernel, f nfnl.Family) int {
+	pools := map[uint32]bool{}
+	if err := k.Elements(f, kernel.DefaultTable, "count", func() {}, func(e nfnl.Element) {
+		if !e.CatchAll {
+			pools[binary.NativeEndian.Uint32(e.Key)] = true
+		}
+	}); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return len(pools)
 }
 
 func size(t tester, k *nfnltest.Kernel, f nfnl.Family, set string) (n int) {

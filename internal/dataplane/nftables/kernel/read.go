@@ -8,6 +8,7 @@ import (
 
 	"minato/internal/dataplane/nftables"
 	"minato/internal/model"
+	"minato/internal/nfnl"
 )
 
 // Pin is the endpoint that session affinity keeps a client at.
@@ -67,13 +68,18 @@ func (t *table) lookUp(k nftables.Key, client netip.Addr) (answer Answer, pin Pi
 
 // one looks up the element with e's key; where there is none it is the zero one.
 func (t *table) one(e Element) (Element, bool, error) {
-	c := encoder{family: t.family}
-	n, ok, err := t.kernel.Element(t.id, t.table, string(e.Set), c.key(e).Key)
+	n, ok, err := t.raw(e)
 	if err != nil || !ok {
 		return Element{}, false, err
 	}
 	e, ok = t.decode(e.Set, n)
 	return e, ok, nil
+}
+
+// raw is the element with e's key as the kernel has it.
+func (t *table) raw(e Element) (n nfnl.Element, ok bool, err error) {
+	c := encoder{family: t.family}
+	return t.kernel.Element(t.id, t.table, string(e.Set), c.key(e).Key)
 }
 
 // pin reads whom the rules remember for a client. What is remembered may be gone by now: then it counts for nothing.

@@ -20,6 +20,8 @@ const (
 	chainSource      = "source"
 	chainReject      = "reject"
 	chainDrop        = "drop"
+	chainRefused     = "count-refused" // of a Service, which chainReject need not be
+	chainDropped     = "count-dropped"
 )
 
 // ruleset writes the rules of one table. Rules hold no addresses and no ports, so they never change: what a packet
@@ -36,7 +38,7 @@ func (r ruleset) chains() []nfnl.Chain {
 	}
 	plain := func(name string) nfnl.Chain { return nfnl.Chain{Family: r.id, Table: r.table, Name: name} }
 	return []nfnl.Chain{
-		plain(chainReject), plain(chainDrop), plain(chainVIP), plain(chainSource),
+		plain(chainReject), plain(chainDrop), plain(chainRefused), plain(chainDropped), plain(chainVIP), plain(chainSource),
 		base(chainPrerouting, "nat", nfnl.Prerouting, nfnl.PriorityDNAT),
 		base(chainOutput, "nat", nfnl.Output, nfnl.PriorityDNAT),
 		base(chainForward, "filter", nfnl.Forward, nfnl.PriorityFilter),
@@ -100,6 +102,11 @@ func (r ruleset) static() []nfnl.Rule {
 		nfnl.Counter(), nfnl.RejectReset()))
 	add(chainReject, "others", seq(nfnl.Counter(), nfnl.RejectPort(r.id)))
 	add(chainDrop, "all", decide(nfnl.Drop, ""))
+	for verdict, to := range []string{model.Reject: chainReject, model.Drop: chainDrop} {
+		if to != "" {
+			out = append(out, r.countEnd(model.Verdict(verdict), to)...)
+		}
+	}
 	daddr := nfnl.Payload(nfnl.NetworkHeader, r.daddr, r.addrLen, nfnl.R(0))
 	add(chainVIP, "answered by others", seq(daddr, nfnl.Lookup(string(setPass), nfnl.R(0))), decide(nfnl.Return, ""))
 	add(chainVIP, "no such port", seq(daddr, nfnl.Lookup(string(setVIP), nfnl.R(0))), decide(nfnl.Goto, chainReject))
@@ -172,6 +179,7 @@ func (r ruleset) body(b *nfnl.Batch) {
 	for _, c := range []class{rejected, dropped} {
 		r.addClass(b, c)
 	}
+	b.AddElements(r.id, r.table, string(setCount), nfnl.Element{CatchAll: true})
 }
 
 // stamp names the version of sets and rules by their content. It is the table's comment.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"minato/internal/dataplane/nftables"
+	"minato/internal/model"
 )
 
 // State is what the maps of one table hold: the elements that were committed, or that a dump has shown. It is
@@ -19,6 +20,7 @@ type State struct {
 	eps     map[uint32]netip.AddrPort
 	addrs   map[SetName]map[netip.Addr]bool // of addrSets
 	classes map[class]bool
+	counts  map[count]bool
 
 	// Ids are given once and never again, so that no remembered client and no packet underway can come to another
 	// Service by an old id. They start after the highest that the kernel knows.
@@ -29,6 +31,12 @@ type target struct {
 	pool  uint32
 	class class
 	label string
+}
+
+// count is the key of a counter of connections.
+type count struct {
+	pool    uint32
+	verdict model.Verdict
 }
 
 // addrSets are the sets whose elements are addresses that several Services may want.
@@ -43,6 +51,7 @@ func newState() *State {
 		eps:     map[uint32]netip.AddrPort{},
 		addrs:   map[SetName]map[netip.Addr]bool{},
 		classes: map[class]bool{},
+		counts:  map[count]bool{},
 	}
 	for _, set := range addrSets {
 		s.addrs[set] = map[netip.Addr]bool{}
@@ -72,9 +81,17 @@ func (s *State) apply(e Element, del bool) {
 		s.lastEndpoint = max(s.lastEndpoint, e.Endpoint)
 	case setClass:
 		put(s.classes, e.Class, true, del)
+	case setCount:
+		put(s.counts, count{e.Pool, e.Verdict}, true, del)
+		s.lastPool = max(s.lastPool, e.Pool)
 	default:
 		put(s.addrs[e.Set], e.Key.Addr, true, del)
 	}
+}
+
+// installed notes the elements that come with the rules.
+func (s *State) installed() {
+	s.classes[rejected], s.classes[dropped], s.counts[count{}] = true, true, true
 }
 
 func put[K comparable, V any](m map[K]V, k K, v V, del bool) {
@@ -141,6 +158,12 @@ func (s *State) elements(set SetName) iter.Seq[Element] {
 		case setClass:
 			for c := range s.classes {
 				if !yield(Element{Set: set, Class: c}) {
+					return
+				}
+			}
+		case setCount:
+			for c := range s.counts {
+				if !yield(Element{Set: set, Pool: c.pool, Verdict: c.verdict}) {
 					return
 				}
 			}

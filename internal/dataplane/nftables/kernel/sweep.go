@@ -54,6 +54,11 @@ func (a *assigner) sweepPools(c *change) {
 			}
 		}
 	}
+	for k := range a.state.counts {
+		if k.pool != uncounted.Pool && a.ledger.pools[k.pool] == nil {
+			c.del(clean, Element{Set: setCount, Pool: k.pool, Verdict: k.verdict})
+		}
+	}
 	for ep := range a.state.eps {
 		if !needed[ep] {
 			c.del(clean, Element{Set: setEp, Endpoint: ep})

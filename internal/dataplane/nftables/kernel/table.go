@@ -87,7 +87,7 @@ func (t *table) replaceTable(c *change) error {
 		return fmt.Errorf("replace outdated table %s %s: %w", t.id, t.table, err)
 	}
 	t.outdated = false
-	t.state.classes[rejected], t.state.classes[dropped] = true, true
+	t.state.installed()
 	for step := range c.steps {
 		t.took(c, step)
 	}
@@ -114,7 +114,11 @@ func (t *table) encodeStep(b *nfnl.Batch, o *operations) {
 		b.DeleteElements(t.id, t.table, string(set), gather(o.del, set, t.enc.key)...)
 	}
 	for _, set := range stateSets {
-		b.AddElements(t.id, t.table, string(set), gather(o.add, set, t.enc.whole)...)
+		elements := gather(o.add, set, t.enc.whole)
+		if set == setEp {
+			t.countEndpoints(elements)
+		}
+		b.AddElements(t.id, t.table, string(set), elements...)
 	}
 	t.deleteChains(b, o.del)
 }
