@@ -35,6 +35,7 @@ func run(ctx context.Context) error {
 		cfg.ServiceCIDRs = append(cfg.ServiceCIDRs, p)
 		return err
 	})
+	flag.TextVar(&cfg.MetricsAddr, "metrics-address", netip.AddrFrom4([4]byte{127, 0, 0, 1}), "`address` at whose port 10249 figures are to be had; 0.0.0.0 or :: is all")
 	cleanup := flag.Bool("cleanup", false, "take away all rules that minato-agent has left, and end")
 	flag.Parse()
 	if flag.NArg() > 0 {

@@ -11,6 +11,7 @@ type Progress struct {
 	mu      sync.Mutex
 	waiting time.Time
 	reached time.Time
+	queued  time.Time
 }
 
 // Read tells since when something waits to be applied (zero: nothing does), and when all was applied last (zero: not
@@ -19,6 +20,16 @@ func (p *Progress) Read() (waiting, reached time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.waiting, p.reached
+}
+
+// Queued tells when something last came to be applied; zero: nothing did.
+func (p *Progress) Queued() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.waiting.IsZero() {
+		return p.waiting
+	}
+	return p.queued
 }
 
 // begin tells that something waits, and reports whether nothing did before.
@@ -43,5 +54,6 @@ func (p *Progress) cancel() {
 func (p *Progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.queued = p.waiting
 	p.waiting, p.reached = time.Time{}, time.Now()
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"minato/internal/announce/arp"
 	"minato/internal/announce/heartbeat"
 	"minato/internal/announce/lan"
@@ -103,7 +105,7 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	}
 	progress := new(apply.Progress)
 	health := healthserver.New(healthserver.Config{
-		Netns: a.netns, Sockets: u.sockets, Addrs: a.node.Addrs, Progress: progress, Log: log, Metrics: healthserver.Metrics(u.board.Collector(a.node.Name), a.dataplane, a.dns, a.ingress),
+		Netns: a.netns, Sockets: u.sockets, Addrs: a.node.Addrs, Progress: progress, Log: log, Figures: []prometheus.Collector{u.board.Collector(a.node.Name), a.dataplane, a.dns, a.ingress},
 		Failed: func(service model.ServiceName, port uint16, err error) {
 			u.notices.Warn(a.node.Name, service, "FailedToStartServiceHealthcheck",
 				fmt.Sprintf("node %s failed to start healthcheck %q on port %d: %v", a.node.Name, service, port, err))

@@ -7,6 +7,8 @@ package agent_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -181,6 +183,41 @@ func TestConnectionsGoOnWithoutTheAgentAndChangesAreMadeUpFor(t *testing.T) {
 			w.eventually(two)
 		})
 	}
+}
+
+// What monitoring and load balancers ask kube-proxy, at the same ports.
+func TestTheAgentAnswersWhereKubeProxyDoes(t *testing.T) {
+	w := newWorld(t)
+	w.endpoints(one)
+	w.start()
+	w.eventually(one)
+	for _, c := range []struct{ at, has string }{
+		{nodeAddr + ":10256/healthz", `"nodeEligible":true,"healthy":true`}, {"127.0.0.1:10256/livez", `"healthy":true`},
+		{"127.0.0.1:10249/proxyMode", "nftables"}, {"127.0.0.1:10249/healthz", "ok"},
+		{"127.0.0.1:10249/metrics", "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} "},
+		{"127.0.0.1:10249/metrics", "minato_service_connections_total{ip_family=\"IPv4\",namespace=\"default\",service=\"web\",verdict=\"forwarded\"} "},
+		{"127.0.0.1:10249/metrics", "minato_applied_revision{"},
+	} {
+		if got := w.get(c.at); !strings.Contains(got, c.has) {
+			t.Errorf("%s: %q is not in\n%s", c.at, c.has, got)
+		}
+	}
+}
+
+// get asks from the node.
+func (w *world) get(url string) string {
+	w.t.Helper()
+	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: w.node.DialContext}}
+	r, err := c.Get("http://" + url)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(body)
 }
 
 func TestCleanupLeavesNothing(t *testing.T) {

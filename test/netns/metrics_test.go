@@ -82,6 +82,7 @@ func TestMetricsTellWhatWasProgrammed(t *testing.T) {
 		"kubeproxy_conntrack_reconciler_deleted_entries_total IPv4":    1,
 		"minato_nftables_elements IPv4 ep":                             0,
 		"kubeproxy_sync_proxy_rules_nftables_sync_failures_total IPv4": 0,
+		"kubeproxy_sync_proxy_rules_service_changes_pending":           0,
 	} {
 		if got := after[name] - before[name]; got != want {
 			t.Errorf("%s grew by %v, want %v", name, got, want)
@@ -90,6 +91,19 @@ func TestMetricsTellWhatWasProgrammed(t *testing.T) {
 	for _, name := range []string{"minato_conntrack_entries", "minato_conntrack_limit", "kubeproxy_sync_proxy_rules_last_timestamp_seconds IPv4"} {
 		if after[name] <= 0 {
 			t.Errorf("%s is %v", name, after[name])
+		}
+	}
+}
+
+func TestMetricsTellOfPoliciesThatFindNoEndpoint(t *testing.T) {
+	w := newWorld(t)
+	w.apply(w.service("external", 1, func(s *model.Service) { s.ExternalTrafficPolicy = model.Local }, farPod),
+		w.service("both", 2, func(s *model.Service) { s.ExternalTrafficPolicy, s.InternalTrafficPolicy = model.Local, model.Local }, farPod),
+		w.service("empty", 3, func(s *model.Service) { s.ExternalTrafficPolicy = model.Local }))
+	got := figures(t, w.dp)
+	for policy, want := range map[string]float64{"internal": 2, "external": 4} { // each Service has a port of TCP and one of UDP
+		if n := got["kubeproxy_sync_proxy_rules_no_local_endpoints_total IPv4 "+policy]; n != want {
+			t.Errorf("%s: %v, want %v", policy, n, want)
 		}
 	}
 }

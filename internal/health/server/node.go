@@ -5,11 +5,15 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"minato/internal/apply"
 )
 
 // family is how one IP family stands. Both stand alike here: they are applied together.
@@ -36,28 +40,47 @@ func (s *Server) health() http.Handler {
 	return mux
 }
 
-// Metrics answers with the figures of a node, and of the process that serves it. A collector that fails costs its own
-// figures only.
-func Metrics(of ...prometheus.Collector) http.Handler {
-	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	r.MustRegister(of...)
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+// figures are those that the Server has itself, under kube-proxy's names (pkg/proxy/metrics).
+type figures struct {
+	healthz, livez *prometheus.CounterVec // by status
+	queued         prometheus.Collector
 }
 
-// metrics has the paths of kube-proxy's metrics port.
+func newFigures(p *apply.Progress) figures {
+	answers := func(path string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubeproxy", Name: "proxy_" + path + "_total",
+			Help: "Answers of /" + path + ", by status."}, []string{"code"})
+	}
+	return figures{answers("healthz"), answers("livez"), prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "kubeproxy",
+		Name: "sync_proxy_rules_last_queued_timestamp_seconds", Help: "When something was last there to be programmed."},
+		func() float64 {
+			if at := p.Queued(); !at.IsZero() {
+				return float64(at.UnixNano()) / 1e9
+			}
+			return 0
+		})}
+}
+
+// metrics has the paths of kube-proxy's metrics port. A collector that fails costs its own figures only.
 func (s *Server) metrics() http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(s.figures.healthz, s.figures.livez, s.figures.queued)
+	r.MustRegister(s.cfg.Figures...)
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", s.cfg.Metrics)
+	mux.Handle("/metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	mux.HandleFunc("/proxyMode", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "nftables") })
 	return mux
 }
 
-// keep serves h at a port of the node until ctx ends, and tries again when it cannot.
-func (s *Server) keep(ctx context.Context, port uint16, h http.Handler) {
+// keep serves h at a port of the addresses, none: all of the machine, until ctx ends, and tries again when it cannot.
+func (s *Server) keep(ctx context.Context, addrs []netip.Addr, port uint16, h http.Handler) {
+	if len(addrs) == 0 {
+		addrs = []netip.Addr{netip.IPv6Unspecified()} // and IPv4
+	}
 	for {
-		err := s.serve(ctx, port, h)
+		err := s.serve(ctx, addrs, port, h)
 		if ctx.Err() != nil {
 			return
 		}
@@ -71,10 +94,8 @@ func (s *Server) keep(ctx context.Context, port uint16, h http.Handler) {
 }
 
 // serve ends with ctx or when listening fails.
-func (s *Server) serve(ctx context.Context, port uint16, h http.Handler) error {
-	s.mu.Lock()
-	listeners, err := s.listen(ctx, port)
-	s.mu.Unlock()
+func (s *Server) serve(ctx context.Context, addrs []netip.Addr, port uint16, h http.Handler) error {
+	listeners, err := s.listen(ctx, addrs, port)
 	if err != nil {
 		return err
 	}
@@ -109,10 +130,14 @@ func (s *Server) answerNode(w http.ResponseWriter, withNode bool) {
 		h.NodeEligible = &eligible
 		ok = ok && eligible
 	}
-	status := http.StatusServiceUnavailable
+	status, answers := http.StatusServiceUnavailable, s.figures.livez
+	if withNode {
+		answers = s.figures.healthz
+	}
 	if ok {
 		status, h.LastUpdated = http.StatusOK, now
 	}
+	answers.WithLabelValues(strconv.Itoa(status)).Inc()
 	body, err := json.Marshal(h)
 	if err != nil {
 		panic(err) // times and booleans

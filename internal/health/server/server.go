@@ -22,6 +22,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"minato/internal/apply"
 	"minato/internal/handover"
 	"minato/internal/health"
@@ -33,7 +35,7 @@ import (
 type Config struct {
 	Netns    netns.NS
 	Sockets  *handover.Set   // of the process; nil: none are handed over
-	Addrs    []netip.Addr    // the node's, until a snapshot says them
+	Addrs    []netip.Addr    // the node's, until a snapshot says them; none: /healthz answers at all of the machine
 	Progress *apply.Progress // of the node's Loop
 	Log      *slog.Logger
 
@@ -42,9 +44,11 @@ type Config struct {
 	Timeout time.Duration
 	// Port is that of /healthz and /livez, 0: 10256.
 	Port uint16
-	// Metrics answers /metrics at MetricsPort, 0: 10249, of the node's addresses. nil: nobody does.
-	Metrics     http.Handler
-	MetricsPort uint16
+	// Figures are what /metrics has at MetricsPort, 0: 10249, of MetricsAddrs, none: Addrs, besides those of the process
+	// and of the Server itself.
+	Figures      []prometheus.Collector
+	MetricsAddrs []netip.Addr
+	MetricsPort  uint16
 	// Failed is told of each attempt to open a Service's port that failed. It must not block. nil: nobody is told.
 	Failed func(service model.ServiceName, port uint16, err error)
 }
@@ -52,8 +56,9 @@ type Config struct {
 // Server has the ports of one node. Make it with New; Run runs it. Withdraw and Publish may be called before Run and
 // beside it.
 type Server struct {
-	cfg  Config
-	node atomic.Pointer[model.Node]
+	cfg     Config
+	figures figures
+	node    atomic.Pointer[model.Node]
 
 	mu     sync.Mutex // guards all below
 	closed bool
@@ -84,7 +89,10 @@ func New(cfg Config) *Server {
 	if cfg.Failed == nil {
 		cfg.Failed = func(model.ServiceName, uint16, error) {}
 	}
-	return &Server{cfg: cfg, addrs: cfg.Addrs, ports: map[model.ServiceName]*port{}}
+	if cfg.MetricsAddrs == nil {
+		cfg.MetricsAddrs = cfg.Addrs
+	}
+	return &Server{cfg: cfg, figures: newFigures(cfg.Progress), addrs: cfg.Addrs, ports: map[model.ServiceName]*port{}}
 }
 
 // Name names the component in the status.
@@ -161,7 +169,7 @@ func (s *Server) open(ctx context.Context, number uint16) (*port, error) {
 	p := &port{number: number}
 	p.check.Store(new(health.Check))
 	p.http = newHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, p.check.Load()) }))
-	listeners, err := s.listen(ctx, number)
+	listeners, err := s.listen(ctx, s.addrs, number)
 	if err != nil {
 		return nil, err
 	}
@@ -171,8 +179,8 @@ func (s *Server) open(ctx context.Context, number uint16) (*port, error) {
 	return p, nil
 }
 
-func (s *Server) listen(ctx context.Context, number uint16) (out []net.Listener, err error) {
-	for _, a := range s.addrs {
+func (s *Server) listen(ctx context.Context, addrs []netip.Addr, number uint16) (out []net.Listener, err error) {
+	for _, a := range addrs {
 		at := netip.AddrPortFrom(a, number).String()
 		l, err := s.cfg.Sockets.Listener("health/"+s.cfg.Netns.String()+"/"+at, func() (net.Listener, error) {
 			return s.cfg.Netns.Listen(ctx, "tcp", at)
@@ -225,10 +233,8 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.serves.Wait()
 	defer s.closeAll()
 	var always sync.WaitGroup
-	always.Go(func() { s.keep(ctx, s.cfg.Port, s.health()) })
-	if s.cfg.Metrics != nil {
-		always.Go(func() { s.keep(ctx, s.cfg.MetricsPort, s.metrics()) })
-	}
+	always.Go(func() { s.keep(ctx, s.cfg.Addrs, s.cfg.Port, s.health()) })
+	always.Go(func() { s.keep(ctx, s.cfg.MetricsAddrs, s.cfg.MetricsPort, s.metrics()) })
 	always.Wait()
 	return nil
 }

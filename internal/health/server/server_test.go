@@ -12,9 +12,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"minato/internal/apply"
 	"minato/internal/health/server"
@@ -51,7 +54,7 @@ func newWorld(t *testing.T, timeout time.Duration) *world {
 	log := slog.New(slog.DiscardHandler)
 	progress := new(apply.Progress)
 	s := server.New(server.Config{Netns: w.node, Addrs: node.Addrs, Progress: progress, Log: log, Timeout: timeout,
-		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "figures") }),
+		Figures: []prometheus.Collector{prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "figures"}, func() float64 { return 7 })},
 		Failed: func(service model.ServiceName, port uint16, err error) {
 			select {
 			case w.failed <- fmt.Sprintf("%s %d %t", service, port, errors.Is(err, syscall.EADDRINUSE)):
@@ -270,8 +273,14 @@ func TestTheNodeAnswersForItself(t *testing.T) {
 func TestFiguresHaveAPortOfTheirOwn(t *testing.T) {
 	w := newWorld(t, 0)
 	w.becomes("["+addr6+"]:10249", "/metrics", 200)
-	if r := w.expect(addr4+":10249", "/metrics", `200 weight ""`); r.body != "figures" {
-		t.Errorf("got %q", r.body)
+	w.becomes(addr4+":10256", "/livez", 200)
+	w.becomes(addr4+":10256", "/healthz", 503) // there is no Node yet
+	r := w.expect(addr4+":10249", "/metrics", `200 weight ""`)
+	for _, want := range []string{"\nfigures 7\n", `kubeproxy_proxy_livez_total{code="200"} `, `kubeproxy_proxy_healthz_total{code="503"} `,
+		"\nkubeproxy_sync_proxy_rules_last_queued_timestamp_seconds ", "\nprocess_cpu_seconds_total "} {
+		if !strings.Contains(r.body, want) {
+			t.Errorf("%q is not in\n%s", want, r.body)
+		}
 	}
 	if r := w.expect(addr4+":10249", "/proxyMode", `200 weight ""`); r.body != "nftables" {
 		t.Errorf("got %q", r.body)

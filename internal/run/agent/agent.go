@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"minato/internal/apply"
 	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/health/server"
@@ -28,6 +30,7 @@ type Config struct {
 	Kubeconfig   string // empty: that of the pod the agent runs in
 	NodeName     string
 	ServiceCIDRs []netip.Prefix // addresses of it that are no ClusterIP are dropped, ports that are none refused
+	MetricsAddr  netip.Addr     // at which /metrics answers
 	Log          *slog.Logger
 }
 
@@ -44,7 +47,8 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer dataplane.Close()
 	builder, board, progress := source.NewBuilder(), new(status.Board), new(apply.Progress)
-	health := server.New(server.Config{Progress: progress, Log: cfg.Log, Metrics: server.Metrics(board.Collector(cfg.NodeName))})
+	health := server.New(server.Config{Progress: progress, Log: cfg.Log, MetricsAddrs: []netip.Addr{cfg.MetricsAddr},
+		Figures: []prometheus.Collector{board.Collector(cfg.NodeName), dataplane}})
 	loop := apply.New(apply.Config{Source: builder, Node: model.Node{Name: cfg.NodeName}, Board: board, Log: cfg.Log, Progress: progress,
 		Programmers: []apply.Programmer{dataplane}, Publishers: []apply.Publisher{health}})
 

@@ -43,6 +43,11 @@ var (
 		[]string{byFamily, "verdict"}, nil)
 	servicesDesc = prometheus.NewDesc("minato_service_connections_total",
 		"New connections to a Service. One that had none has no figure.", []string{byFamily, "namespace", "service", "verdict"}, nil)
+	pendingDesc = prometheus.NewDesc("kubeproxy_sync_proxy_rules_service_changes_pending",
+		"Services whose newest state, or that of their endpoints, the kernel does not have.", nil, nil)
+	nowhereDesc = prometheus.NewDesc("kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+		"Service ports with a traffic policy Local whose connections are dropped, because no endpoint is on the node.",
+		[]string{byFamily, "traffic_policy"}, nil)
 	trackedDesc = prometheus.NewDesc("minato_conntrack_entries", "Connections that the node's kernel tracks.", nil, nil)
 	limitDesc   = prometheus.NewDesc("minato_conntrack_limit", "The most that it tracks; beyond it new connections are dropped.", nil, nil)
 )
@@ -128,6 +133,13 @@ type cause struct {
 	ipv6 bool
 }
 
+// upToDate notes that the kernel has everything.
+func (m *metrics) upToDate(tables []*table) {
+	for _, t := range tables {
+		m.last.WithLabelValues(familyLabel(t.id)).Set(float64(time.Now().UnixNano()) / 1e9)
+	}
+}
+
 // programmed notes a Program that had something to do.
 func (a *Applier) programmed(start time.Time, full bool, causes []cause, failed bool) {
 	now := time.Now()
@@ -139,9 +151,6 @@ func (a *Applier) programmed(start time.Time, full bool, causes []cause, failed 
 		}
 		for _, h := range []*prometheus.HistogramVec{a.metrics.sync, kind} {
 			h.WithLabelValues(label).Observe(now.Sub(start).Seconds())
-		}
-		if !failed {
-			a.metrics.last.WithLabelValues(label).Set(float64(now.UnixNano()) / 1e9)
 		}
 		for _, c := range causes {
 			if c.ipv6 == t.ipv6 && !failed {
@@ -156,7 +165,7 @@ func (a *Applier) Describe(out chan<- *prometheus.Desc) {
 	for _, c := range a.metrics.collectors() {
 		c.Describe(out)
 	}
-	for _, d := range []*prometheus.Desc{elementsDesc, verdictsDesc, servicesDesc, trackedDesc, limitDesc} {
+	for _, d := range []*prometheus.Desc{elementsDesc, verdictsDesc, servicesDesc, pendingDesc, nowhereDesc, trackedDesc, limitDesc} {
 		out <- d
 	}
 }
@@ -169,7 +178,11 @@ func (a *Applier) Collect(out chan<- prometheus.Metric) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	out <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(len(a.dirty)))
 	for _, t := range a.tables {
+		for policy, n := range t.nowhere() {
+			out <- prometheus.MustNewConstMetric(nowhereDesc, prometheus.GaugeValue, float64(n), familyLabel(t.id), policy)
+		}
 		for name, n := range map[SetName]int{setSvc: len(t.state.svc), setEp: len(t.state.eps), setClass: len(t.state.classes), setMasq: len(t.state.masq)} {
 			out <- prometheus.MustNewConstMetric(elementsDesc, prometheus.GaugeValue, float64(n), familyLabel(t.id), string(name))
 		}
@@ -186,6 +199,22 @@ func (a *Applier) Collect(out chan<- prometheus.Metric) {
 	if a.cfg.Kernel == nil { // with another kernel the files are not those of its namespace
 		a.collectTracked(out)
 	}
+}
+
+// nowhere counts the pools that drop all their connections, by the policy that asks for it.
+func (t *table) nowhere() map[string]int {
+	pools := map[string]map[uint32]bool{"internal": {}, "external": {}}
+	for k, to := range t.state.svc {
+		if to.class.base() != dropped {
+			continue
+		}
+		policy := "external"
+		if t.state.addrs[setVIP][k.Addr] {
+			policy = "internal"
+		}
+		pools[policy][to.pool] = true
+	}
+	return map[string]int{"internal": len(pools["internal"]), "external": len(pools["external"])}
 }
 
 // collectServices adds up the connections of the ports of each Service.

@@ -46,8 +46,12 @@ func (a *Applier) Program(ctx context.Context, next *model.Snapshot) (failed map
 			return nil, ctx.Err()
 		}
 	}
+	failure := err != nil || len(r.failed) > 0
 	if r.worked {
-		a.programmed(start, r.full, r.causes, err != nil || len(r.failed) > 0)
+		a.programmed(start, r.full, r.causes, failure)
+	}
+	if !failure {
+		a.metrics.upToDate(a.tables)
 	}
 	if err == nil {
 		r.deleteFlows()
