@@ -12,13 +12,14 @@ import (
 func showCommand(o *options) *cobra.Command {
 	var node, output string
 	c := &cobra.Command{
-		Use:   "show services|frontends|addresses|announcements|routes|nftables|dns [NAMESPACE/NAME]",
+		Use:   "show services|frontends|addresses|announcements|routes|nftables|connections|dns [NAMESPACE/NAME]",
 		Short: "Show what the Services come to on a node",
 		Long: "services: what is wanted. frontends: at which addresses the node answers. addresses, announcements: what load\n" +
-			"balancers got, and which node answers for it. routes: Ingress. nftables: what the kernel is told; minato diff says\n" +
-			"whether it has it. dns: every record. With NAMESPACE/NAME, or svc/NAME, only what is of that Service.",
+			"balancers got, and which node answers for it. routes: Ingress. nftables: what the kernel is told, and in what it\n" +
+			"differs. connections: how many it has counted, of one Service by endpoint too. dns: every record. With NAMESPACE/NAME,\n" +
+			"or svc/NAME, only what is of that Service.",
 		Example:   "  minato show frontends\n  minato show dns default/web\n  minato show services -o json",
-		ValidArgs: []string{"services", "frontends", "addresses", "announcements", "routes", "nftables", "dns"},
+		ValidArgs: []string{"services", "frontends", "addresses", "announcements", "routes", "nftables", "connections", "dns"},
 		Args:      cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			q := url.Values{"node": {node}, "output": {output}}

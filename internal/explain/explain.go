@@ -116,8 +116,9 @@ type Result struct {
 	Backends []Choice       `json:"backends,omitempty"`
 	Pinned   *Pin           `json:"pinned,omitempty"` // by session affinity
 	LeftOut  []LeftOut      `json:"leftOut,omitempty"`
-	HTTP     *Request       `json:"http,omitempty"`   // a URL that an Ingress proxy answers
-	Kernel   []string       `json:"kernel,omitempty"` // in what the node's kernel differs from what is wanted
+	HTTP     *Request       `json:"http,omitempty"`    // a URL that an Ingress proxy answers
+	Counted  *Counted       `json:"counted,omitempty"` // by the node's kernel
+	Kernel   []string       `json:"kernel,omitempty"`  // in what the node's kernel differs from what is wanted
 	Notes    []string       `json:"notes,omitempty"`
 	Verdict  Verdict        `json:"verdict"`
 	Reason   string         `json:"reason,omitempty"` // why the verdict is not delivered, or what is special

@@ -22,6 +22,9 @@ func (t *trace) compare(s *model.Service, f model.Frontend, n *model.Node, scope
 			return
 		}
 		key := nftables.Key{Scope: scope, Addr: t.r.Addr.Addr(), Protocol: f.Protocol, Port: t.r.Addr.Port()}
+		if held.Found {
+			t.r.Counted = &held.Counted
+		}
 		if plan, pool, ok := nftables.PlanService(s, n, false).Frontend(key); ok {
 			t.differences(n.Name, plan, pool, held)
 		}
@@ -32,36 +35,21 @@ func (t *trace) compare(s *model.Service, f model.Frontend, n *model.Node, scope
 }
 
 func (t *trace) differences(node string, plan nftables.Frontend, pool *nftables.Pool, held Held) {
-	differ := func(format string, v ...any) { t.r.Kernel = append(t.r.Kernel, fmt.Sprintf(format, v...)) }
+	differences := held.Differences(plan, pool)
+	if len(differences) == 0 {
+		return
+	}
+	for _, d := range differences {
+		t.r.Kernel = append(t.r.Kernel, fmt.Sprintf("that of %s %s", node, d))
+	}
 	verdicts := map[model.Verdict]Verdict{model.Forward: Delivered, model.Reject: Refused, model.Drop: Dropped}
 	switch {
 	case !held.Found:
-		differ("that of %s does not have this address", node)
 		t.end(Dropped, "the kernel of %s does not have this address, so that nothing is translated", node)
 	case held.Verdict != pool.Class.Verdict:
-		differ("in that of %s connections are %s, planned is: %s", node, verdicts[held.Verdict], verdicts[pool.Class.Verdict])
 		t.end(verdicts[held.Verdict], "the kernel of %s does not have what is planned", node)
-	default:
-		for _, e := range pool.Endpoints {
-			if !slices.Contains(held.Backends, e) {
-				differ("that of %s does not have backend %s", node, e)
-			}
-		}
-		for _, e := range held.Backends {
-			switch {
-			case !e.IsValid():
-				differ("that of %s chooses a backend at times that it does not have: such connections are dropped", node)
-			case !slices.Contains(pool.Endpoints, e):
-				differ("that of %s has a backend that is not planned: %s", node, e)
-			}
-		}
-		if held.Masquerade != plan.Masquerade {
-			differ("that of %s has masquerade %t, planned is %t", node, held.Masquerade, plan.Masquerade)
-		}
 	}
-	if len(t.r.Kernel) > 0 {
-		t.advise("ask again: what differs is put right within two seconds; where it stays, `minato status` says why, and `minato diff --node %s` what", node)
-	}
+	t.advise("ask again: what differs is put right within two seconds; where it stays, `minato status` says why, and `minato diff --node %s` what", node)
 }
 
 // affinity says which backend the client keeps, or that it will keep the one it gets.

@@ -34,6 +34,9 @@ func (r Result) WriteText(w io.Writer) error {
 		p.backends("proxies", r.Backends, r.LeftOut)
 		p.request(r.HTTP)
 	}
+	if c := r.Counted; c != nil {
+		p.line("counted", "by the kernel of %s, to this port so far: %d forwarded, %d refused, %d dropped", r.Node, c.Forwarded, c.Refused, c.Dropped)
+	}
 	p.lines("kernel", r.Kernel)
 	p.lines("note", r.Notes)
 	p.lines("try", r.Advice)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"minato/internal/dataplane/nftables"
 	"minato/internal/dns"
 	"minato/internal/model"
 )
@@ -44,13 +45,18 @@ type Frontend struct {
 	Protocol model.Protocol
 }
 
-// Held is what a kernel holds for a frontend.
+// Held is what a kernel holds for a frontend, for one client, and has counted.
 type Held struct {
-	Found      bool
-	Verdict    model.Verdict
-	Backends   []netip.AddrPort // in any order
-	Masquerade bool
-	Pin        Pin // Backend is invalid without one
+	nftables.Held
+	Pin     Pin // Backend is invalid without one
+	Counted Counted
+}
+
+// Counted are new connections that a kernel has counted, to the port of the Service by the same policy.
+type Counted struct {
+	Forwarded uint64 `json:"forwarded"`
+	Refused   uint64 `json:"refused"`
+	Dropped   uint64 `json:"dropped"`
 }
 
 // Pin is a backend that session affinity keeps a client at.

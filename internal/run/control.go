@@ -78,10 +78,13 @@ func (u *instanceRun) show(_ context.Context, what string, q web.Query, w io.Wri
 	if err != nil {
 		return err
 	}
-	v, ok := show.Of(what, show.World{Snapshot: snapshot, Except: except(), Ingress: a.ingress.Plan(), Names: a.table.View()}, only)
+	v, err := show.Of(what, show.World{Snapshot: snapshot, Except: except(), Ingress: a.ingress.Plan(), Names: a.table.View(),
+		Held: a.holds, Connections: a.connections}, only)
 	switch {
-	case !ok:
+	case errors.Is(err, show.ErrNoView):
 		return fmt.Errorf("show one of %s: there is no %q: %w", strings.Join(show.Views, ", "), what, web.ErrNotFound)
+	case err != nil:
+		return fmt.Errorf("node %s: %w", a.node.Name, err)
 	case q.Output != web.Text:
 		return encode(w, q.Output, v.Rows)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"minato/internal/dataplane/nftables"
+	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/explain"
 	"minato/internal/source/kube"
 	"minato/internal/statuswriter"
@@ -49,9 +50,12 @@ func (u *instanceRun) held(node string, f explain.Frontend, client netip.Addr) (
 	key := nftables.Key{Scope: f.Scope, Addr: f.Addr.Addr(), Protocol: f.Protocol, Port: f.Addr.Port()}
 	answer, pin, found, err := a.dataplane.Read(key, client)
 	return explain.Held{
-		Found: found, Verdict: answer.Verdict, Backends: answer.Endpoints, Masquerade: answer.Masquerade,
-		Pin: explain.Pin{Backend: pin.Endpoint, Left: pin.Left},
+		Held: heldBy(answer, found), Pin: explain.Pin{Backend: pin.Endpoint, Left: pin.Left}, Counted: explain.Counted(answer.Connections),
 	}, err
+}
+
+func heldBy(a kernel.Answer, found bool) nftables.Held {
+	return nftables.Held{Found: found, Verdict: a.Verdict, Affinity: a.Affinity, Endpoints: a.Endpoints, Masquerade: a.Masquerade}
 }
 
 // searchPath is what a resolv.conf has of it: the last "search" or "domain" counts (resolv.conf(5)). Without the file

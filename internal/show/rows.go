@@ -5,7 +5,6 @@ import (
 	"strconv"
 
 	"minato/internal/announce"
-	"minato/internal/dataplane/nftables"
 	"minato/internal/ingress"
 	"minato/internal/ipam"
 	"minato/internal/model"
@@ -127,6 +126,7 @@ type Rule struct {
 	Masquerade bool             `json:"masquerade,omitempty"`
 	Sources    []netip.Prefix   `json:"sources,omitempty"`
 	Endpoints  []netip.AddrPort `json:"endpoints"`
+	Kernel     []string         `json:"kernel,omitempty"` // in what the node's kernel differs
 }
 
 func services(s *model.Snapshot) []Service {
@@ -236,21 +236,6 @@ func routes(p *ingress.Plan, only model.ServiceName) Routes {
 			row.Backends = append(row.Backends, b.Addr)
 		}
 		out.Backends = append(out.Backends, row)
-	}
-	return out
-}
-
-func rules(p *nftables.Plan) []Rule {
-	out := []Rule{}
-	for _, s := range p.Services {
-		for _, f := range s.Frontends {
-			pool := s.Pools[f.Pool]
-			out = append(out, Rule{
-				Service: s.Name.String(), Address: netip.AddrPortFrom(f.Addr, f.Port), Protocol: f.Protocol.String(), Scope: f.Scope.String(),
-				Kind: f.Kind.String(), Verdict: pool.Class.Verdict.String(), Affinity: int(pool.Class.Affinity.Seconds()),
-				Masquerade: f.Masquerade, Sources: f.Sources, Endpoints: append([]netip.AddrPort{}, pool.Endpoints...),
-			})
-		}
 	}
 	return out
 }

@@ -2,10 +2,12 @@
 // programs. Each view is one step of the data: what is wanted (services), at which addresses (frontends), who gets,
 // announces and serves them (addresses, announcements, routes), and what the node is told (nftables, dns).
 //
-// It reads plans and snapshots, never the kernel: `minato diff` does. It changes nothing.
+// It reads plans and snapshots, and by functions of its World what the node's kernel holds and has counted. It changes
+// nothing.
 package show
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -21,7 +23,7 @@ import (
 )
 
 // Views are the names that Of knows.
-var Views = []string{"services", "frontends", "addresses", "announcements", "routes", "nftables", "dns"}
+var Views = []string{"services", "frontends", "addresses", "announcements", "routes", "nftables", "connections", "dns"}
 
 // World is what views are made of.
 type World struct {
@@ -29,6 +31,10 @@ type World struct {
 	Except   map[model.ServiceName]bool
 	Ingress  *ingress.Plan
 	Names    dns.View
+	// Held reads what the node's kernel holds for a frontend, to compare; nil: nothing is compared.
+	Held func(nftables.Key) (nftables.Held, error)
+	// Connections reads what the node's kernel has counted, of all Services or of one with its endpoints.
+	Connections func(only model.ServiceName) ([]Connection, error)
 }
 
 // View is one view. Rows marshal to JSON with the field names that docs/cli.md lists.
@@ -37,8 +43,27 @@ type View struct {
 	Text func(io.Writer) error
 }
 
-// Of makes a view of all Services, or of one if only is not the zero name. It is false for a name not in Views.
-func Of(name string, w World, only model.ServiceName) (View, bool) {
+// ErrNoView says that there is no view of a name.
+var ErrNoView = errors.New("no such view")
+
+// Of makes a view of all Services, or of one if only is not the zero name.
+func Of(name string, w World, only model.ServiceName) (View, error) {
+	switch name {
+	case "nftables":
+		return tables(w, only)
+	case "connections":
+		rows, err := w.Connections(only)
+		return View{rows, func(out io.Writer) error { return writeConnections(rows, out) }}, err
+	}
+	v, ok := planned(name, w, only)
+	if !ok {
+		return v, ErrNoView
+	}
+	return v, nil
+}
+
+// planned are the views of plans and snapshots alone.
+func planned(name string, w World, only model.ServiceName) (View, bool) {
 	all := only == model.ServiceName{}
 	switch name {
 	case "services":
@@ -66,12 +91,6 @@ func Of(name string, w World, only model.ServiceName) (View, bool) {
 			text = func(out io.Writer) error { return writeRoutes(rows, out) }
 		}
 		return View{rows, text}, true
-	case "nftables":
-		p := nftables.New(w.Snapshot, w.Except)
-		if !all {
-			p.Services = slices.DeleteFunc(slices.Clone(p.Services), func(s *nftables.ServicePlan) bool { return s.Name != only })
-		}
-		return View{rules(p), p.WriteText}, true
 	case "dns":
 		records := w.Names.Records()
 		if !all {

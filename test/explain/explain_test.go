@@ -148,7 +148,7 @@ func (w *world) held(node string, f explain.Frontend, client netip.Addr) (explai
 			continue
 		}
 		a, pin, found, err := n.dataplane.Read(nftables.Key{Scope: f.Scope, Addr: f.Addr.Addr(), Protocol: f.Protocol, Port: f.Addr.Port()}, client)
-		return explain.Held{Found: found, Verdict: a.Verdict, Backends: a.Endpoints, Masquerade: a.Masquerade,
+		return explain.Held{Held: nftables.Held{Found: found, Verdict: a.Verdict, Affinity: a.Affinity, Endpoints: a.Endpoints, Masquerade: a.Masquerade},
 			Pin: explain.Pin{Backend: pin.Endpoint, Left: pin.Left}}, err
 	}
 	return explain.Held{}, fmt.Errorf("no node %s", node)

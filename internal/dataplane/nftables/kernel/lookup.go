@@ -14,13 +14,14 @@ import (
 
 // Answer is what the kernel does with a new connection.
 type Answer struct {
-	Service    model.ServiceName
-	Verdict    model.Verdict
-	Affinity   time.Duration
-	Endpoints  []netip.AddrPort // in the order of their slots, each equally likely
-	Masquerade bool
-	Sources    []netip.Prefix // of the clients that are let in; empty: all
-	Pool       uint32
+	Service     model.ServiceName
+	Verdict     model.Verdict
+	Affinity    time.Duration
+	Endpoints   []netip.AddrPort // in the order of their slots, each equally likely
+	Masquerade  bool
+	Sources     []netip.Prefix // of the clients that are let in; empty: all
+	Pool        uint32
+	Connections // of the pool; Read only
 }
 
 // Lookup says what happens to a new connection with the key, by the elements last committed. It reports false for

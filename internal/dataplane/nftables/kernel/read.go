@@ -39,7 +39,11 @@ func (t *table) lookUp(k nftables.Key, client netip.Addr) (answer Answer, pin Pi
 	if err != nil {
 		return answer, pin, false, err
 	}
-	answer = Answer{Pool: svc.Pool, Masquerade: masquerade}
+	counted, err := t.poolConnections(svc.Pool)
+	if err != nil {
+		return answer, pin, false, err
+	}
+	answer = Answer{Pool: svc.Pool, Masquerade: masquerade, Connections: counted}
 	switch svc.Class.base() {
 	case rejected:
 		answer.Verdict = model.Reject
