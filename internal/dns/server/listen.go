@@ -86,6 +86,9 @@ func (s *Server) open(ctx context.Context, socks *sockets, at netip.AddrPort) er
 		if err := u.SetReadBuffer(1 << 20); err != nil { // room for bursts; the kernel may give less
 			return fmt.Errorf("size the receive buffer: %w", err)
 		}
+		if err := unfragmented(u, at.Addr().Is4()); err != nil {
+			return fmt.Errorf("ask for whole datagrams: %w", err)
+		}
 	}
 	return nil
 }
@@ -109,6 +112,23 @@ func (s *Server) listenUDP(ctx context.Context, at netip.AddrPort, first bool) (
 		return err
 	})
 	return c, err
+}
+
+// unfragmented has replies sent with the bit that forbids to fragment them, whatever somebody says of the path (RFC
+// 9715): none is longer than fits everywhere, and fragments can be forged. The kernel needs no id for them, either.
+func unfragmented(c *net.UDPConn, ipv4 bool) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		if ipv4 {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+		} else {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
+		}
+	})
+	return errors.Join(cerr, err)
 }
 
 // taken says what to do about a port that is in use.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"syscall"
@@ -21,18 +22,20 @@ type mmsghdr struct {
 }
 
 // mmsg reads and writes UDP messages in batches with recvmmsg and sendmmsg. golang.org/x/net does too, and allocates
-// an address for each message; this allocates nothing after newMmsg. It belongs to one goroutine.
+// an address for each message; this allocates nothing after newMmsg. The socket never waits, so the calls are raw: the
+// runtime would give the processor away after 20 µs, and a batch takes longer. It belongs to one goroutine.
 type mmsg struct {
 	raw     syscall.RawConn
-	in, out [batch]mmsghdr
+	in      [batch]mmsghdr
 	inVec   [batch]unix.Iovec
-	outVec  [batch]unix.Iovec
 	from    [batch]unix.RawSockaddrInet6 // IPv4 addresses fit too
 	bufs    [batch][]byte
 	replies [batch][]byte
+	to      [batch]int // whose reply it is: the index of the message that was read
+	out     outgoingMessages
 
 	receive, transmit func(fd uintptr) bool // made once: closures allocate
-	first, last       int                   // of out, for transmit
+	sending           []mmsghdr             // for transmit
 	n                 int                   // of the last call
 	errno             syscall.Errno
 }
@@ -47,18 +50,17 @@ func newMmsg(c *net.UDPConn, size int) (*mmsg, error) {
 		m.bufs[i], m.replies[i] = make([]byte, size), make([]byte, 0, size)
 		m.inVec[i].Base = &m.bufs[i][0]
 		m.inVec[i].SetLen(size)
-		m.in[i].hdr.Iov, m.out[i].hdr.Iov = &m.inVec[i], &m.outVec[i]
+		m.in[i].hdr.Iov = &m.inVec[i]
 		m.in[i].hdr.SetIovlen(1)
-		m.out[i].hdr.SetIovlen(1)
 		m.in[i].hdr.Name = (*byte)(unsafe.Pointer(&m.from[i]))
 	}
 	m.receive = func(fd uintptr) bool {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&m.in[0])), batch, 0, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&m.in[0])), batch, 0, 0, 0)
 		m.n, m.errno = int(n), errno
 		return errno != unix.EAGAIN
 	}
 	m.transmit = func(fd uintptr) bool {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&m.out[m.first])), uintptr(m.last-m.first), 0, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&m.sending[0])), uintptr(len(m.sending)), 0, 0, 0)
 		m.n, m.errno = int(n), errno
 		return errno != unix.EAGAIN
 	}
@@ -99,25 +101,36 @@ func (m *mmsg) sender(i int) netip.AddrPort {
 }
 
 // reply makes b the k-th message to write, to the sender of the i-th that was read.
-func (m *mmsg) reply(k, i int, b []byte) {
-	m.outVec[k].Base = &b[0]
-	m.outVec[k].SetLen(len(b))
-	m.out[k].hdr.Name, m.out[k].hdr.Namelen = m.in[i].hdr.Name, m.in[i].hdr.Namelen
-}
+func (m *mmsg) reply(k, i int, b []byte) { m.replies[k], m.to[k] = b, i }
 
 // write sends the first n replies. One that cannot be sent (its client is unreachable, say) is left out: the others
 // can. It fails with net.ErrClosed when the socket is closed.
 func (m *mmsg) write(n int) error {
-	for m.first, m.last = 0, n; m.first < m.last; {
-		if err := m.raw.Write(m.transmit); err != nil {
-			return err
-		}
+	for rest := m.pack(n); len(rest) > 0; {
+		sent, err := m.send(rest)
 		switch {
-		case m.errno == 0:
-			m.first += m.n
-		case m.errno != unix.EINTR:
-			m.first++
+		case err == nil:
+			rest = rest[sent:]
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case !errors.Is(err, unix.EINTR):
+			if err := m.sendSingly(&rest[0].hdr); err != nil {
+				return err
+			}
+			rest = rest[1:]
 		}
 	}
 	return nil
+}
+
+// send is one call of sendmmsg, which waits for room in the socket. It returns how many messages were sent.
+func (m *mmsg) send(all []mmsghdr) (sent int, err error) {
+	m.sending = all
+	if err := m.raw.Write(m.transmit); err != nil {
+		return 0, err
+	}
+	if m.errno != 0 {
+		return 0, m.errno
+	}
+	return m.n, nil
 }

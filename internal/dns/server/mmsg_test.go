@@ -42,8 +42,7 @@ func TestNoAllocationFromTheSocketAndBack(t *testing.T) {
 					t.Fatalf("read %d messages: %v", n, err)
 				}
 				from.to = m.sender(0)
-				m.replies[0] = r.respond(m.replies[0], m.message(0), maxUDP)
-				m.reply(0, 0, m.replies[0])
+				m.reply(0, 0, r.respond(m.replies[0], m.message(0), maxUDP))
 				if err := m.write(1); err != nil {
 					t.Fatal(err)
 				}

@@ -40,9 +40,8 @@ func (s *Server) serveUDP(c *net.UDPConn) error {
 			} else {
 				b = r.refuse(b, m.message(i))
 			}
-			m.replies[replies] = b // it may have grown
+			m.reply(replies, i, b) // b may have grown
 			if len(b) > 0 {
-				m.reply(replies, i, b)
 				zones[replies] = r.zone
 				replies++
 			}
