@@ -68,7 +68,7 @@ func (z *zone) recordsOf(s *model.Service, n *model.Node) records {
 	if base == "" {
 		return records{}
 	}
-	g := gathering{base: base, podNames: z.options.EndpointPodNames, byName: map[string]*named{}}
+	g := gathering{base: base, podNames: z.options.EndpointPodNames}
 	switch {
 	case s.Type == model.TypeExternalName:
 		g.external(s.ExternalName)
@@ -86,17 +86,34 @@ func (z *zone) recordsOf(s *model.Service, n *model.Node) records {
 type gathering struct {
 	base     string // wire name of the Service
 	podNames bool
-	byName   map[string]*named
+	names    []named
+	byName   map[string]int // index in names; made when there are many
 	pointers []pointer
 }
 
+const fewNames = 16 // that are looked through faster than a map is made
+
+// at finds a name, or adds it. It is valid until the next call.
 func (g *gathering) at(name string) *named {
-	n := g.byName[name]
-	if n == nil {
-		n = &named{name: name}
-		g.byName[name] = n
+	if g.byName == nil {
+		for i := range g.names {
+			if g.names[i].name == name {
+				return &g.names[i]
+			}
+		}
+	} else if i, ok := g.byName[name]; ok {
+		return &g.names[i]
 	}
-	return n
+	g.names = append(g.names, named{name: name})
+	if g.byName != nil {
+		g.byName[name] = len(g.names) - 1
+	} else if len(g.names) > fewNames {
+		g.byName = make(map[string]int, 4*fewNames)
+		for i := range g.names {
+			g.byName[g.names[i].name] = i
+		}
+	}
+	return &g.names[len(g.names)-1]
 }
 
 func (g *gathering) add(name string, i item) {
@@ -212,10 +229,9 @@ func distance(s *model.Service, b *model.Backend, n *model.Node) uint8 {
 }
 
 func (g *gathering) records() records {
-	r := records{pointers: g.pointers}
-	for _, n := range g.byName {
-		slices.SortFunc(n.items, item.compare)
-		r.names = append(r.names, *n)
+	r := records{names: g.names, pointers: g.pointers}
+	for i := range r.names {
+		slices.SortFunc(r.names[i].items, item.compare)
 	}
 	slices.SortFunc(r.names, func(a, b named) int { return strings.Compare(a.name, b.name) })
 	slices.SortFunc(r.pointers, pointer.compare)

@@ -50,7 +50,6 @@ type rrset struct {
 
 // entry is a name of the tree with everything that is answered there. It is immutable.
 type entry struct {
-	hash     uint64
 	name     string // wire
 	sets     []rrset
 	target   string    // wire name of a CNAME's target, to be followed

@@ -107,7 +107,7 @@ func (t *Table) Restore(saved []byte) error {
 	if d.err != nil || len(d.b) > 0 {
 		return ErrSaved
 	}
-	t.base, t.odd, t.restored = base, odd, true
+	t.base, t.odd, t.round, t.restored = base, odd, round{}, true
 	t.nameserver(e, t.serviceAddrs())
 	e.t.revision, e.t.complete = revision, true
 	t.tree.Store(e.t)

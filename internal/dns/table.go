@@ -21,17 +21,26 @@ type Table struct {
 	base *model.Snapshot // what was last published
 	// Services whose names are not those of base: withdrawn and not yet published again, or held.
 	odd map[model.ServiceName]records
-	// plans remembers the records of large Services, which otherwise each phase would compute twice.
-	plans map[planned]records
+	// plans remembers the records of large Services of base, which otherwise each change would compute again.
+	plans map[*model.Service]records
+	round round
 
 	restored bool          // the names are of another process: only a complete snapshot replaces them
 	edition  atomic.Uint64 // see Edition
 }
 
-// planned is what the records of a Service follow from.
-type planned struct {
-	service *model.Service
-	place   place
+// round is what the phases of one snapshot share.
+type round struct {
+	next       *model.Snapshot // nil: nothing is known
+	changes    []change
+	namespaces []string // that came or went
+}
+
+// change is one Service that may show other records than now.
+type change struct {
+	name          model.ServiceName
+	old, new      *model.Service // in base and in next
+	shown, wanted records
 }
 
 const largePlan = 64 // names
@@ -43,7 +52,7 @@ func NewTable(z Zone) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{zone: wz, base: model.Empty(), odd: map[model.ServiceName]records{}, plans: map[planned]records{}}
+	t := &Table{zone: wz, base: model.Empty(), odd: map[model.ServiceName]records{}, plans: map[*model.Service]records{}}
 	t.tree.Store(t.bare().t)
 	return t, nil
 }
@@ -69,6 +78,7 @@ func (t *Table) SetOptions(o Options) {
 	z.options, z.ttl = o, o.ttl()
 	t.zone = &z
 	clear(t.plans)
+	t.round = round{}
 	t.edition.Add(1)
 	old, e := t.tree.Load(), t.bare()
 	t.nameserver(e, t.serviceAddrs())
@@ -150,17 +160,18 @@ func (t *Table) Withdraw(ctx context.Context, next *model.Snapshot) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var e *edit // mostly nothing goes
-	for name, wanted := range t.wanted(next) {
-		shown := t.shown(name)
-		kept := narrow(shown, wanted)
-		if kept.equal(shown) {
+	changes := t.roundTo(next).changes
+	for i := range changes {
+		c := &changes[i]
+		kept := narrow(c.shown, c.wanted)
+		if kept.equal(c.shown) {
 			continue
 		}
 		if e == nil {
 			e = t.tree.Load().edit()
 		}
-		t.change(e, name.Namespace, shown, kept)
-		t.odd[name] = kept
+		t.change(e, c.name.Namespace, c.shown, kept)
+		t.odd[c.name], c.shown = kept, kept
 	}
 	if e != nil {
 		t.tree.Store(e.t)
@@ -180,55 +191,88 @@ func (t *Table) Publish(ctx context.Context, next *model.Snapshot, held func(mod
 		return nil // it knows less than what was restored
 	}
 	e := t.tree.Load().edit()
-	odd := map[model.ServiceName]records{}
-	changed := t.wanted(next)
-	for name, wanted := range changed {
-		shown := t.shown(name)
-		if held != nil && held(name) {
-			odd[name] = shown
+	r := t.roundTo(next)
+	if placeOf(t.base.Node) != placeOf(next.Node) {
+		clear(t.plans)
+	}
+	clear(t.odd)
+	for _, c := range r.changes {
+		delete(t.plans, c.old)
+		if c.new != nil && len(c.wanted.names) >= largePlan {
+			t.plans[c.new] = c.wanted
+		}
+		if held != nil && held(c.name) {
+			t.odd[c.name] = c.shown
 			continue
 		}
-		t.change(e, name.Namespace, shown, wanted)
-		if name == t.zone.service {
-			t.nameserver(e, clusterIPs(next.Service(name)))
+		t.change(e, c.name.Namespace, c.shown, c.wanted)
+		if c.name == t.zone.service {
+			t.nameserver(e, clusterIPs(c.new))
 		}
 	}
-	namespaces := model.Diff(t.base, next).Namespaces
-	for _, ns := range namespaces {
+	for _, ns := range r.namespaces {
 		t.refer(e, ns, existence(next.HasNamespace(ns))-existence(t.base.HasNamespace(ns)))
 	}
-	if len(changed)+len(namespaces) > 0 || next.Complete != t.base.Complete {
+	if len(r.changes)+len(r.namespaces) > 0 || next.Complete != t.base.Complete {
 		t.edition.Add(1)
 	}
-	t.base, t.odd, t.restored = next, odd, false
-	for p := range t.plans {
-		if _, ok := changed[p.service.Name]; !ok || next.Service(p.service.Name) != p.service {
-			delete(t.plans, p)
-		}
-	}
+	t.base, t.round, t.restored = next, round{}, false
 	e.t.revision = next.Revision
 	e.t.complete = e.t.complete || next.Complete
 	t.tree.Store(e.t)
 	return nil
 }
 
-// wanted are the records in next of every Service that may show others now.
-func (t *Table) wanted(next *model.Snapshot) map[model.ServiceName]records {
-	w := map[model.ServiceName]records{}
-	for _, c := range model.Diff(t.base, next).Services {
-		w[c.Name] = t.plan(c.New, next.Node)
+// roundTo finds every Service that may show others than the records it has in next: those that differ, and those that
+// do not show what base says.
+func (t *Table) roundTo(next *model.Snapshot) *round {
+	if t.round.next == next {
+		return &t.round
 	}
-	for name := range t.odd {
-		w[name] = t.plan(next.Service(name), next.Node)
+	diff := model.Diff(t.base, next)
+	r := round{next: next, namespaces: diff.Namespaces, changes: make([]change, 0, len(diff.Services))}
+	for _, c := range diff.Services {
+		r.changes = append(r.changes, t.changeOf(c.Name, next))
 	}
-	if placeOf(t.base.Node) != placeOf(next.Node) { // rare: this node got another zone
-		for s := range next.Services() {
-			if s.Headless && (s.PreferSameNode || s.PreferSameZone) {
-				w[s.Name] = t.plan(s, next.Node)
-			}
+	moved := placeOf(t.base.Node) != placeOf(next.Node)
+	if len(t.odd) == 0 && !moved {
+		t.round = r
+		return &t.round
+	}
+	listed := make(map[model.ServiceName]bool, len(diff.Services))
+	add := func(n model.ServiceName) {
+		if !listed[n] {
+			listed[n] = true
+			r.changes = append(r.changes, t.changeOf(n, next))
 		}
 	}
-	return w
+	for _, c := range diff.Services {
+		listed[c.Name] = true
+	}
+	for name := range t.odd {
+		add(name)
+	}
+	for s := range next.Services() {
+		if !moved { // rare: this node got another zone
+			break
+		}
+		if s.Headless && (s.PreferSameNode || s.PreferSameZone) {
+			add(s.Name)
+		}
+	}
+	t.round = r
+	return &t.round
+}
+
+func (t *Table) changeOf(n model.ServiceName, next *model.Snapshot) change {
+	c := change{name: n, old: t.base.Service(n), new: next.Service(n)}
+	c.wanted = t.zone.recordsOf(c.new, next.Node)
+	if shown, ok := t.odd[n]; ok {
+		c.shown = shown
+	} else {
+		c.shown = t.plan(c.old, t.base.Node)
+	}
+	return c
 }
 
 // place is what the order of answers depends on.
@@ -241,27 +285,12 @@ func placeOf(n *model.Node) place {
 	return place{n.Name, n.Zone}
 }
 
-// plan is recordsOf, remembered from phase to phase and, for a Service that changes again, from round to round.
+// plan is recordsOf for a Service of base, which may be remembered.
 func (t *Table) plan(s *model.Service, n *model.Node) records {
-	if s == nil {
-		return records{}
-	}
-	key := planned{s, placeOf(n)}
-	r, ok := t.plans[key]
-	if !ok {
-		if r = t.zone.recordsOf(s, n); len(r.names) >= largePlan {
-			t.plans[key] = r
-		}
-	}
-	return r
-}
-
-// shown are the records of a Service that are in the table.
-func (t *Table) shown(name model.ServiceName) records {
-	if r, ok := t.odd[name]; ok {
+	if r, ok := t.plans[s]; ok {
 		return r
 	}
-	return t.plan(t.base.Service(name), t.base.Node)
+	return t.zone.recordsOf(s, n)
 }
 
 // change replaces the records of one Service. Names with equal contents are not touched.

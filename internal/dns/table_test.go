@@ -21,15 +21,8 @@ import (
 // dump is everything in a table, for comparison.
 func dump(v View) map[string]string {
 	out := map[string]string{}
-	for _, s := range v.tree.shards {
-		if s == nil {
-			continue
-		}
-		for _, e := range s.slots {
-			if e != nil {
-				out[text(e.name)] = fmt.Sprintf("%q %v %v %d", e.target, e.sets, e.pointers, e.refs)
-			}
-		}
+	for e := range v.tree.all() {
+		out[text(e.name)] = fmt.Sprintf("%q %v %v %d", e.target, e.sets, e.pointers, e.refs)
 	}
 	if len(out) != v.tree.names {
 		panic(fmt.Sprintf("%d names are in the table, and it says %d", len(out), v.tree.names))

@@ -49,15 +49,8 @@ func (r Record) String() string {
 // out.
 func (v View) Records() []Record {
 	var names [][]Record
-	for _, s := range v.tree.shards {
-		if s == nil {
-			continue
-		}
-		for _, e := range s.slots {
-			if e != nil {
-				names = append(names, e.records())
-			}
-		}
+	for e := range v.tree.all() {
+		names = append(names, e.records())
 	}
 	slices.SortFunc(names, func(a, b []Record) int { return strings.Compare(a[0].String(), b[0].String()) })
 	return slices.Concat(names...)
