@@ -16,7 +16,18 @@ var (
 	rounds  = flag.Int("rounds", 5, "rounds, in each of which every server is asked in turn")
 	seconds = flag.Int("seconds", 3, "of asking, each time")
 	changes = flag.Int("changes", 200, "Services written to measure the time to an answer")
+	only    = flag.String("only", "", "part of the names of the servers to compare")
 )
+
+// compared are the servers that -only leaves.
+func compared() (out []peer) {
+	for _, p := range append(slices.Clone(peers), before()...) {
+		if strings.Contains(p.name, *only) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
 
 // loads are files of questions for dnsperf.
 func loads() map[string]string {
@@ -38,7 +49,7 @@ func TestCompare(t *testing.T) {
 		files[load] = filepath.Join(t.TempDir(), "questions")
 		write(t, files[load], text)
 	}
-	servers := map[string]*running{}
+	servers, peers := map[string]*running{}, compared()
 	for i, p := range peers {
 		servers[p.name] = p.start(t, api.url, upstream, 21053+i, true)
 		t.Logf("%-20s %6.0f MB with %d Services", p.name, servers[p.name].memory(t), names)
@@ -111,7 +122,7 @@ func show1(v []float64) string {
 
 func TestTimeToAnAnswer(t *testing.T) {
 	for _, rate := range []int{0, 1000} {
-		for _, p := range peers {
+		for _, p := range compared() {
 			if !p.watches || p.name == "CoreDNS, cache 30" { // which answers from its cache
 				continue
 			}

@@ -39,6 +39,17 @@ var peers = []peer{
 	{"NSD", nsdCommand, false},
 }
 
+// before is another build of minato-dns, for a comparison of two states of the code: BENCH_BEFORE says where it is.
+func before() []peer {
+	path := os.Getenv("BENCH_BEFORE")
+	if path == "" {
+		return nil
+	}
+	return []peer{{"minato before", func(_ testing.TB, _, api, upstream string, port int) []string {
+		return []string{path, "-api", api, "-port", strconv.Itoa(port), "-upstream", upstream}
+	}, true}}
+}
+
 func binary(name string) string { return filepath.Join(os.Getenv("BENCH_BIN"), name) }
 
 func corednsCommand(t testing.TB, dir, api, upstream string, port int, cache string) []string {
