@@ -52,6 +52,20 @@ func newChange() *change {
 	return c
 }
 
+// reset empties the change and keeps its memory.
+func (c *change) reset() {
+	for i := range c.steps {
+		o := &c.steps[i]
+		o.del, o.add = o.del[:0], o.add[:0]
+	}
+	clear(c.point)
+	clear(c.classes)
+	for _, addrs := range c.touched {
+		clear(addrs)
+	}
+	c.done = nil
+}
+
 func (c *change) len() int {
 	n := len(c.point)
 	for i := range c.steps {

@@ -176,25 +176,39 @@ func (r *round) run(names []model.ServiceName) error {
 	if r.outdated() {
 		limit = 1 << 30 // one transaction
 	}
+	changes := r.newChanges()
+	defer func() {
+		for _, t := range r.tables {
+			t.tidy()
+		}
+	}()
 	for len(names) > 0 || r.outdated() {
-		n, changes := r.assignGroup(names, limit)
+		n := r.assignGroup(names, changes, limit)
 		if err := r.commitGroup(names[:n], changes); err != nil {
 			return err
 		}
 		names = names[n:]
+		for _, c := range changes {
+			c.reset()
+		}
 	}
 	return nil
 }
 
-// assignGroup assigns Services from the head of names until there are enough operations for a commit.
-func (r *round) assignGroup(names []model.ServiceName, limit int) (n int, changes []*change) {
+// newChanges are empty changes, one for each table.
+func (r *round) newChanges() (changes []*change) {
 	for range r.tables {
 		changes = append(changes, newChange())
 	}
+	return changes
+}
+
+// assignGroup assigns Services from the head of names until there are enough operations for a commit.
+func (r *round) assignGroup(names []model.ServiceName, changes []*change, limit int) (n int) {
 	for operations := 0; n < len(names) && operations < limit; n++ {
 		operations = r.assignOne(names[n], changes)
 	}
-	return n, changes
+	return n
 }
 
 func (r *round) assignOne(n model.ServiceName, changes []*change) (operations int) {
@@ -243,7 +257,8 @@ func (r *round) commitGroup(group []model.ServiceName, changes []*change) error 
 func (r *round) halves(group []model.ServiceName) error {
 	half := len(group) / 2
 	for _, g := range [][]model.ServiceName{group[:half], group[half:]} {
-		_, changes := r.assignGroup(g, 1<<30)
+		changes := r.newChanges()
+		r.assignGroup(g, changes, 1<<30)
 		if err := r.commitGroup(g, changes); err != nil {
 			return err
 		}

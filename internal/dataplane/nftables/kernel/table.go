@@ -19,14 +19,16 @@ type table struct {
 	ruleset
 	kernel Kernel
 	assigner
-	enc encoder
+	enc   encoder
+	list  []nfnl.Element // of one set, as the encoder made it
+	batch *nfnl.Batch
 	// outdated: the kernel has a table of this name with other rules. The first commit replaces it.
 	outdated bool
 	node     map[SetName][]nfnl.Element // contents of the sets that depend on the node alone
 }
 
 func newTable(k Kernel, f *family, name string) *table {
-	t := &table{ruleset: ruleset{f, name}, kernel: k, enc: encoder{family: f}}
+	t := &table{ruleset: ruleset{f, name}, kernel: k, enc: encoder{family: f}, batch: nfnl.NewBatch()}
 	t.assigner = assigner{ipv6: f.ipv6, state: newState(), ledger: newLedger()}
 	return t
 }
@@ -39,7 +41,8 @@ func (t *table) commit(c *change) error {
 		return t.replaceTable(c)
 	}
 	for step := range c.steps {
-		b := nfnl.NewBatch()
+		b := t.batch
+		b.Reset()
 		if step == prepare {
 			t.addClasses(b, c.classes)
 		}
@@ -56,6 +59,14 @@ func (t *table) commit(c *change) error {
 		f()
 	}
 	return nil
+}
+
+// tidy gives up the memory that a large change needed.
+func (t *table) tidy() {
+	const usual = 1000 // elements
+	if cap(t.list) > usual {
+		t.enc.buf, t.list, t.batch = nil, nil, nfnl.NewBatch()
+	}
 }
 
 // took brings the state up to a step which the kernel has taken.
@@ -100,15 +111,14 @@ func (t *table) replaceTable(c *change) error {
 // encodeStep writes the operations set by set, which takes fewer messages. A class goes with its chain.
 func (t *table) encodeStep(b *nfnl.Batch, o *operations) {
 	t.enc.buf = t.enc.buf[:0]
-	var list []nfnl.Element
 	gather := func(from []Element, set SetName, encode func(Element) nfnl.Element) []nfnl.Element {
-		list = list[:0]
+		t.list = t.list[:0]
 		for _, e := range from {
 			if e.Set == set {
-				list = append(list, encode(e))
+				t.list = append(t.list, encode(e))
 			}
 		}
-		return list
+		return t.list
 	}
 	for _, set := range stateSets {
 		b.DeleteElements(t.id, t.table, string(set), gather(o.del, set, t.enc.key)...)
