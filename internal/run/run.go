@@ -303,6 +303,9 @@ func (u *instanceRun) startCluster() error {
 			return fmt.Errorf("node %s: %w", a.node.Name, err)
 		}
 	}
+	if err := u.startGarbage(); err != nil {
+		return err
+	}
 	u.goRun("controllers", func(ctx context.Context) error {
 		return controllers.Run(ctx, controllers.Config{API: u.api.Privileged(), Informers: u.api.Informers(), RootCA: u.api.CA()})
 	})

@@ -106,7 +106,7 @@ func (k *Kubelet) podsWithShare() []*v1.Pod {
 		}
 		w.mu.Lock()
 		if w.newest != nil && !terminal(w.newest.Status.Phase) {
-			pods = append(pods, w.newest)
+			pods = append(pods, w.grant.on(w.newest))
 		}
 		w.mu.Unlock()
 	}

@@ -6,6 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -33,8 +37,11 @@ func (w *worker) do(ctx context.Context, runtime *kubecontainer.PodStatus, a act
 			return 0, err
 		}
 	}
+	if len(a.resize) > 0 {
+		next = w.applyResize(ctx, a.resize)
+	}
 	if len(a.start) == 0 && !a.createSandbox {
-		return 0, nil
+		return next, nil
 	}
 	p, err := w.sandbox(ctx, runtime, a)
 	if err != nil {
@@ -198,6 +205,10 @@ func (w *worker) prune(ctx context.Context, runtime *kubecontainer.PodStatus) {
 		if seen[s.Name] > 2 && s.State == kubecontainer.ContainerStateExited {
 			if err := w.k.cfg.Runtime.RemoveContainer(ctx, s.ID.ID); err != nil {
 				w.k.cfg.Log.Warn("removing an old container", "pod", podFormat(w.pod), "container", s.Name, "err", err)
+				continue
+			}
+			if err := w.k.removeTraces(w.id, s); err != nil {
+				w.k.cfg.Log.Warn("removing what an old container has left", "pod", podFormat(w.pod), "container", s.Name, "err", err)
 			}
 		}
 	}
@@ -209,6 +220,19 @@ func (w *worker) prune(ctx context.Context, runtime *kubecontainer.PodStatus) {
 			w.k.cfg.Log.Warn("removing an old sandbox", "pod", podFormat(w.pod), "err", err)
 		}
 	}
+}
+
+// removeTraces removes the logs of a container that is removed, the rotated ones too, and its termination message.
+func (k *Kubelet) removeTraces(id identity, s *kubecontainer.Status) error {
+	attempt := strconv.Itoa(s.RestartCount)
+	log := filepath.Join(k.logDir(id), s.Name, attempt+".log")
+	files, err := filepath.Glob(log + ".*")
+	for _, file := range append(files, log, filepath.Join(k.volumes.PodDir(id.uid), "containers", s.Name, attempt)) {
+		if removeErr := os.Remove(file); !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+	}
+	return err
 }
 
 // inUse reports whether a sandbox holds containers, or may.

@@ -8,6 +8,7 @@
 // It has no globals: a process may run one kubelet per virtual node, all on one runtime. It knows its containers by
 // the label minato.io/node, and adopts those that run already.
 //
-// It does not schedule, does not collect images, does not evict, and knows neither devices nor persistent volumes. What
-// a pod asks for and cannot have is refused with an Event, never left out in silence: see docs/pods.md.
+// It does not schedule, does not collect images (images/garbage does), does not evict for others, and knows neither
+// devices nor persistent volumes. What a pod asks for and cannot have is refused with an Event, never left out in
+// silence: see docs/pods.md.
 package kubelet

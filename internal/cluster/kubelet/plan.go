@@ -22,6 +22,13 @@ type actions struct {
 	attempt       uint32 // of the sandbox to create
 	kill          []killAction
 	start         []startAction // in this order
+	resize        []resizeAction
+}
+
+// resizeAction gives a container that runs other resources.
+type resizeAction struct {
+	container *v1.Container
+	status    *kubecontainer.Status
 }
 
 type killAction struct {
@@ -155,7 +162,14 @@ func planContainer(pod *v1.Pod, c *v1.Container, status *kubecontainer.PodStatus
 	}
 	message, reason, changed := wrong(c, s, probes, "Container")
 	if message == "" {
-		return true
+		differs, restart := resized(c, s)
+		if differs && !restart {
+			a.resize = append(a.resize, resizeAction{c, s})
+		}
+		if !restart {
+			return true
+		}
+		message, changed = fmt.Sprintf("Container %s resize requires restart", c.Name), true
 	}
 	if changed || restarts(pod, c) {
 		message += ", will be restarted"
@@ -250,6 +264,11 @@ func planInitContainer(pod *v1.Pod, c *v1.Container, s *kubecontainer.Status, st
 		state, ok := probes(s.ID.ID)
 		done = ok && state.Started // whatever its liveness
 		message, reason, _ := wrong(c, s, probes, "Init container")
+		if differs, restart := resized(c, s); message == "" && restart {
+			message = fmt.Sprintf("Init container %s resize requires restart", c.Name)
+		} else if message == "" && differs {
+			a.resize = append(a.resize, resizeAction{c, s})
+		}
 		if message == "" || !done && reason != killedByStartup {
 			return false, done
 		}

@@ -42,6 +42,8 @@ type report struct {
 	stopped bool     // no container runs or will run
 	verdict *verdict // why the node has ended the pod, nil if it has not
 	leaving bool     // the node is being stopped
+
+	resizing resizing
 }
 
 // status computes the status of a pod in the API (generateAPIPodStatus of pkg/kubelet). It is pure but for the time
@@ -98,8 +100,8 @@ func (r report) conditions(s *v1.PodStatus) {
 		podstatus.GenerateContainersReadyCondition(r.pod, &r.old, all, s.Phase),
 		{Type: v1.PodScheduled, Status: v1.ConditionTrue, ObservedGeneration: podutil.CalculatePodConditionObservedGeneration(&r.old, r.pod.Generation, v1.PodScheduled)},
 	}
-	if pending := r.resizePending(); pending != nil {
-		own = append(own, *pending)
+	if !terminal(s.Phase) {
+		own = append(own, r.resizeConditions()...)
 	}
 	for _, c := range own {
 		if r.leaving && c.Type == v1.PodReady {
@@ -224,10 +226,9 @@ func (r report) container(spec *v1.Container, old *v1.ContainerStatus, init bool
 		status.LastTerminationState = old.LastTerminationState
 	}
 	status.AllocatedResources, status.Resources = spec.Resources.Requests, spec.Resources.DeepCopy()
-	if made := instances[0].Resources; resized(spec, instances[0]) {
-		status.AllocatedResources, status.Resources = lists(made.CPURequest, made.MemoryRequest), &v1.ResourceRequirements{
-			Requests: lists(made.CPURequest, made.MemoryRequest), Limits: lists(made.CPULimit, made.MemoryLimit),
-		}
+	if differs, _ := resized(spec, instances[0]); differs {
+		has := madeRequirements(instances[0].Resources, spec.Resources)
+		status.Resources = &has
 	}
 	status.User = user(instances[0].User)
 	status.VolumeMounts = volumeMounts(spec)

@@ -23,7 +23,7 @@ func (w *worker) terminate(ctx context.Context) error {
 	if w.pod == nil { // the runtime has it, the API has not
 		w.pod = &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: w.id.namespace, Name: w.id.name, UID: w.id.uid}}
 	}
-	runtime, err := observe(ctx, w.k.cfg.Runtime, w.id)
+	runtime, err := w.observe(ctx)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (w *worker) terminate(ctx context.Context) error {
 	if err := w.k.stopSandboxes(ctx, runtime); err != nil {
 		return err
 	}
-	if runtime, err = observe(ctx, w.k.cfg.Runtime, w.id); err != nil {
+	if runtime, err = w.observe(ctx); err != nil {
 		return err
 	}
 	if live(runtime) { // started while it was stopped
@@ -80,7 +80,7 @@ func (w *worker) stop(ctx context.Context, runtime *kubecontainer.PodStatus) err
 				hurries.Go(func() { w.k.cfg.Runtime.StopContainer(ctx, s.ID.ID, seconds) }) // killAll has the errors
 			}
 		}
-		if now, err := observe(ctx, w.k.cfg.Runtime, w.id); err == nil {
+		if now, err := w.observe(ctx); err == nil {
 			w.watch(now)
 			w.tell(now, false)
 		}

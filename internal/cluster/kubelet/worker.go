@@ -35,6 +35,7 @@ type worker struct {
 	newest *v1.Pod            // nil where the API has never shown the pod
 	gone   bool               // the API has it no longer
 	share  bool               // it was admitted to the node: see admitted
+	grant  *grant             // what the node has promised; nil before it is known
 	excess string             // what it uses too much of: see overuse
 	stale  bool               // an object that its volumes show has changed
 	cut    context.CancelFunc // ends the sync under way, when the pod is to be deleted
@@ -47,6 +48,7 @@ type worker struct {
 	renew    time.Time // of volumes
 	shown    *v1.Pod   // whose labels and annotations the volumes show
 	retry    time.Duration
+	resizing resizing
 }
 
 func newWorker(k *Kubelet, id identity) *worker {
@@ -81,7 +83,7 @@ func (w *worker) latest() (known, ending bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.newest != nil {
-		w.pod = w.newest
+		w.pod = w.grant.on(w.newest)
 	}
 	return w.pod != nil || w.gone, w.gone || w.pod != nil && w.pod.DeletionTimestamp != nil
 }
@@ -149,11 +151,15 @@ func (w *worker) syncCut(ctx context.Context) (time.Duration, error) {
 // sync brings the pod nearer to its specification, reports its status, and says when to be called again at the
 // latest; 0 is not at all without a wake.
 func (w *worker) sync(ctx context.Context) (next time.Duration, err error) {
-	runtime, err := observe(ctx, w.k.cfg.Runtime, w.id)
+	runtime, err := w.observe(ctx)
 	if err != nil {
 		return 0, err
 	}
 	if ok, err := w.admitted(ctx, runtime); !ok {
+		return 0, err
+	}
+	again, err := w.resize(ctx, runtime)
+	if err != nil {
 		return 0, err
 	}
 	w.watch(runtime)
@@ -167,8 +173,11 @@ func (w *worker) sync(ctx context.Context) (next time.Duration, err error) {
 	}
 	todo := plan(w.pod, runtime, w.k.monitor.State)
 	next, err = w.do(ctx, runtime, todo)
+	if again > 0 {
+		next = earlier(next, again)
+	}
 	if todo.changes() || err != nil {
-		after, observeErr := observe(context.WithoutCancel(ctx), w.k.cfg.Runtime, w.id)
+		after, observeErr := w.observe(context.WithoutCancel(ctx))
 		if observeErr != nil {
 			return 0, errors.Join(err, observeErr)
 		}
@@ -180,7 +189,16 @@ func (w *worker) sync(ctx context.Context) (next time.Duration, err error) {
 }
 
 func (a actions) changes() bool {
-	return a.killPod || a.createSandbox || len(a.kill)+len(a.start) > 0
+	return a.killPod || a.createSandbox || len(a.kill)+len(a.start)+len(a.resize) > 0
+}
+
+// observe reads what the runtime has of the pod, and what its containers have been given since.
+func (w *worker) observe(ctx context.Context) (*kubecontainer.PodStatus, error) {
+	runtime, err := observe(ctx, w.k.cfg.Runtime, w.id)
+	if err == nil {
+		w.noteApplied(runtime)
+	}
+	return runtime, err
 }
 
 // soonest adds the worker's own appointments to next.
@@ -227,7 +245,7 @@ func (w *worker) end(ctx context.Context, runtime *kubecontainer.PodStatus, why 
 		if err := w.k.stopSandboxes(ctx, runtime); err != nil {
 			return err
 		}
-		after, err := observe(ctx, w.k.cfg.Runtime, w.id)
+		after, err := w.observe(ctx)
 		if err != nil {
 			return err
 		}
@@ -270,7 +288,7 @@ func (w *worker) newReport(runtime *kubecontainer.PodStatus) report {
 	}
 	return report{
 		pod: w.pod, old: old, runtime: runtime, waiting: w.waiting,
-		probes: w.k.monitor.State, hostIPs: w.k.cfg.Addresses, leaving: w.k.leaving.Load(),
+		probes: w.k.monitor.State, hostIPs: w.k.cfg.Addresses, leaving: w.k.leaving.Load(), resizing: w.resizing,
 	}
 }
 

@@ -337,6 +337,18 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, grace int64) err
 	})
 }
 
+// UpdateContainerResources gives a container that runs other resources.
+func (r *Runtime) UpdateContainerResources(_ context.Context, id string, resources *cri.ContainerResources) error {
+	return r.call("UpdateContainerResources", func() error {
+		c := r.containers[id]
+		if c == nil || c.state != cri.ContainerState_CONTAINER_RUNNING {
+			return notFound("running container", id)
+		}
+		c.config.Linux.Resources = resources.Linux
+		return nil
+	})
+}
+
 // RemoveContainer removes a container that does not run.
 func (r *Runtime) RemoveContainer(_ context.Context, id string) error {
 	return r.call("RemoveContainer", func() error {
