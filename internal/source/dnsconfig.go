@@ -1,6 +1,8 @@
 package source
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"minato/internal/model"
@@ -40,9 +42,11 @@ type dnsConfig struct {
 func (d *dnsConfig) changed() bool {
 	d.next = nil
 	if main := d.maps[DNSConfigName]; main != nil && main.data["Corefile"] != "" {
-		d.next = &model.DNSConfig{Corefile: main.data["Corefile"]}
+		d.next = &model.DNSConfig{Corefile: main.data["Corefile"], Custom: map[string]string{}}
+		maps.Copy(d.next.Custom, main.data) // such as NodeHosts of k3s
+		delete(d.next.Custom, "Corefile")
 		if custom := d.maps[DNSConfigCustomName]; custom != nil {
-			d.next.Custom = custom.data
+			maps.Copy(d.next.Custom, custom.data)
 		}
 	}
 	return d.known && (!d.told || !d.next.Equal(d.shown))

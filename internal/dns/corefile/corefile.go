@@ -44,7 +44,7 @@ func Parse(text string, custom map[string]string, host Host) (*Config, error) {
 		}
 		blocks = append(blocks, more...)
 	}
-	r := &reader{host: host}
+	r := &reader{host: host, files: custom}
 	r.c.Cluster.Pods = dns.PodsDisabled // CoreDNS's default
 	for _, b := range blocks {
 		if err := r.server(b); err != nil {
@@ -54,15 +54,19 @@ func Parse(text string, custom map[string]string, host Host) (*Config, error) {
 	if len(blocks) == 0 {
 		return nil, errors.New("the Corefile has no server block")
 	}
+	if err := r.c.Server.Check(); err != nil {
+		return nil, fmt.Errorf("Corefile: %w", err)
+	}
 	return &r.c, nil
 }
 
 // reader gathers a Config.
 type reader struct {
-	host Host
-	c    Config
-	zone string // of the server block being read
-	main bool   // it is the one of all names, or of the cluster
+	host  Host
+	files map[string]string // of the ConfigMaps, by their names
+	c     Config
+	zone  string // of the server block being read
+	main  bool   // it is the one of all names, or of the cluster
 }
 
 func (r *reader) warn(l *line, format string, v ...any) {
@@ -73,10 +77,6 @@ func (r *reader) warn(l *line, format string, v ...any) {
 func (r *reader) server(b *line) error {
 	if !b.open {
 		return b.errorf("%q is not a server block: a { is missing", strings.Join(b.words, " "))
-	}
-	if len(b.words) == 1 && strings.HasPrefix(b.words[0], "(") {
-		r.warn(b, "snippets are not supported: %s is left out", b.words[0])
-		return nil
 	}
 	for _, key := range b.words {
 		zone, err := zoneOf(strings.TrimSuffix(key, ","))
@@ -113,10 +113,10 @@ func zoneOf(key string) (string, error) {
 }
 
 // inherent are directives for which there is nothing to do: what they ask for is always so here.
-var inherent = []string{"ready", "prometheus", "loop", "reload", "loadbalance", "whoami"}
+var inherent = []string{"ready", "prometheus", "loop", "reload", "loadbalance", "any", "bufsize", "multisocket", "shed", "whoami"}
 
 func (r *reader) directive(l *line) error {
-	read := map[string]func(*line) error{"forward": r.forward, "errors": r.errors}
+	read := map[string]func(*line) error{"forward": r.forward, "errors": r.errors, "template": r.template}
 	if r.main {
 		read["kubernetes"], read["cache"], read["hosts"], read["rewrite"] = r.kubernetes, r.cache, r.hosts, r.rewrite
 		read["log"], read["health"] = r.log, r.health

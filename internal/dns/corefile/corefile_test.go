@@ -94,14 +94,38 @@ func TestEverythingThatIsSupported(t *testing.T) {
     rewrite name shop.example.com web.default.svc.cluster.local
     rewrite stop name suffix .a.example .b.example answer auto
     rewrite name prefix x- y-
-    rewrite name substring foo bar
+    rewrite continue name substring foo bar
     rewrite type ANY HINFO
+    rewrite stop {
+        name regex (.*)\.stage\.example {1}.default.svc.cluster.local
+        answer name (.*)\.default\.svc\.cluster\.local {1}.stage.example
+        answer value (.*)\.v {1}.w
+    }
+    rewrite name regex a b answer name b a
+    rewrite ttl exact slow.example 30-600
+    rewrite ttl fast.example 5
+    rewrite rcode suffix .quiet.example NXDOMAIN NOERROR
+    template IN A stage.example {
+        match "^ip-(?P<a>[0-9]*)\.stage\.example\.$"
+        answer "{{ .Name }} 60 IN TXT \"{{ .Group.a }}\""
+        rcode NOERROR
+        fallthrough
+    }
+    template ANY AAAA {
+        rcode NXDOMAIN
+    }
     cache {
         success 1000 20
         denial 1000 0
     }
     forward . 192.0.2.1 192.0.2.2:5353 dns://[2001:db8::1]:53 {
         force_tcp
+        except internal.example a.internal.example
+        policy round_robin
+        max_concurrent 1000
+    }
+    forward secure.example tls://192.0.2.3 tls://192.0.2.4:8853 {
+        tls_servername dns.example
     }
 }
 corp.example:53 corp.test {
@@ -111,11 +135,14 @@ corp.example:53 corp.test {
 }
 `, nil)
 	addr, port := netip.MustParseAddr, netip.MustParseAddrPort
+	regex := func(s string) server.Match { return server.Match{Kind: server.MatchRegex, Text: s} }
 	want := &Config{
 		Cluster: dns.Options{Pods: dns.PodsVerified, EndpointPodNames: true, NoEndpoints: true, Namespaces: []string{"a", "b", "c"}, IgnoreEmptyService: true, TTL: -1},
 		Server: server.Settings{
 			Forward: []server.Forward{
-				{Zone: ".", Upstreams: []netip.AddrPort{port("192.0.2.1:53"), port("192.0.2.2:5353"), port("[2001:db8::1]:53")}, TCP: true},
+				{Zone: ".", Upstreams: []netip.AddrPort{port("192.0.2.1:53"), port("192.0.2.2:5353"), port("[2001:db8::1]:53")}, TCP: true,
+					Except: []string{"internal.example", "a.internal.example"}, Policy: server.RoundRobin},
+				{Zone: "secure.example", Upstreams: []netip.AddrPort{port("192.0.2.3:853"), port("192.0.2.4:8853")}, TLS: &server.TLS{ServerName: "dns.example"}},
 				{Zone: "corp.example", Upstreams: []netip.AddrPort{port("192.0.2.53:53")}},
 				{Zone: "corp.test", Upstreams: []netip.AddrPort{port("192.0.2.53:53")}},
 			},
@@ -123,11 +150,27 @@ corp.example:53 corp.test {
 				"db.internal": {addr("192.0.2.7"), addr("2001:db8::7")}, "db": {addr("192.0.2.7")},
 			}},
 			Rewrites: []server.Rewrite{
-				{Kind: server.RewriteExact, From: "shop.example.com", To: "web.default.svc.cluster.local"},
-				{Kind: server.RewriteSuffix, From: ".a.example", To: ".b.example"},
-				{Kind: server.RewritePrefix, From: "x-", To: "y-"},
-				{Kind: server.RewriteSubstring, From: "foo", To: "bar"},
-				{Kind: server.RewriteType, From: "ANY", To: "HINFO"},
+				{Match: server.Match{Text: "shop.example.com"}, To: "web.default.svc.cluster.local"},
+				{Match: server.Match{Kind: server.MatchSuffix, Text: ".a.example"}, To: ".b.example", Answers: []server.AnswerRewrite{
+					{Match: server.Match{Kind: server.MatchSuffix, Text: ".b.example"}, To: ".a.example"},
+					{Value: true, Match: server.Match{Kind: server.MatchSuffix, Text: ".b.example"}, To: ".a.example"},
+				}},
+				{Match: server.Match{Kind: server.MatchPrefix, Text: "x-"}, To: "y-"},
+				{Match: server.Match{Kind: server.MatchSubstring, Text: "foo"}, To: "bar", Continue: true},
+				{Field: server.RewriteType, From: "ANY", To: "HINFO"},
+				{Match: regex(`(.*)\.stage\.example`), To: "{1}.default.svc.cluster.local", Answers: []server.AnswerRewrite{
+					{Match: regex(`(.*)\.default\.svc\.cluster\.local`), To: "{1}.stage.example"},
+					{Value: true, Match: regex(`(.*)\.v`), To: "{1}.w"},
+				}},
+				{Match: regex("a"), To: "b", Answers: []server.AnswerRewrite{{Match: regex("b"), To: "a"}}},
+				{Field: server.RewriteTTL, Match: server.Match{Text: "slow.example"}, TTL: [2]int{30, 600}},
+				{Field: server.RewriteTTL, Match: server.Match{Text: "fast.example"}, TTL: [2]int{5, 5}},
+				{Field: server.RewriteRcode, Match: server.Match{Kind: server.MatchSuffix, Text: ".quiet.example"}, From: "NXDOMAIN", To: "NOERROR"},
+			},
+			Templates: []server.Template{
+				{Zones: []string{"stage.example"}, Type: "A", Match: []string{`^ip-(?P<a>[0-9]*)\.stage\.example\.$`},
+					Answers: []string{`{{ .Name }} 60 IN TXT "{{ .Group.a }}"`}, Rcode: "NOERROR", Fallthrough: []string{"."}},
+				{Zones: []string{"."}, Type: "AAAA", Rcode: "NXDOMAIN"},
 			},
 			Kept: 20 * time.Second, Denied: -1, LogQuestions: true, LogErrors: true,
 		},
@@ -154,17 +197,40 @@ func TestFilesOfCorednsCustom(t *testing.T) {
 	}
 }
 
+func TestFilesAndSnippetsOfTheConfigMaps(t *testing.T) {
+	c := parse(t, `
+(common) {
+    errors
+    hosts /etc/coredns/NodeHosts {
+        192.0.2.9 inline
+        fallthrough
+    }
+}
+. {
+    import common
+    forward . 192.0.2.1
+}
+`, map[string]string{"NodeHosts": "192.0.2.7 node1 # the first\nrubbish\n\n192.0.2.8 node2 two\n"})
+	addr := netip.MustParseAddr
+	want := map[string][]netip.Addr{"node1": {addr("192.0.2.7")}, "node2": {addr("192.0.2.8")}, "two": {addr("192.0.2.8")}, "inline": {addr("192.0.2.9")}}
+	if diff := cmp.Diff(want, c.Server.Hosts.Addrs, values); diff != "" || !c.Server.LogErrors || len(c.Warnings) > 0 {
+		t.Errorf("%s\n%+v", diff, c)
+	}
+}
+
 func TestWhatIsNotSupportedIsAWarningThatSaysWhere(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
-		{". {\n  template IN A {\n    answer x\n  }\n}\n", `Corefile, line 2: directive "template" is not supported and is left out`},
+		{". {\n  acl {\n    block\n  }\n}\n", `Corefile, line 2: directive "acl" is not supported and is left out`},
 		{". {\n  kubernetes cluster.local {\n    zonal\n  }\n}\n", `line 3: option "zonal" of kubernetes`},
 		{". {\n  kubernetes other.domain\n}\n", "the cluster domain is cluster.local"},
-		{". {\n  forward . tls://192.0.2.1 192.0.2.2\n}\n", "tls://192.0.2.1 is left out"},
-		{". {\n  forward . 192.0.2.2 {\n    except corp.example\n  }\n}\n", `option "except" of forward`},
-		{". {\n  rewrite name regex a b\n}\n", "rewrite name regex is not supported"},
-		{". {\n  rewrite ttl exact a 5\n}\n", "rewrite ttl exact is not supported"},
-		{". {\n  hosts /etc/myhosts\n}\n", "/etc/myhosts is left out"},
-		{"(snip) {\n  errors\n}\n. {\n  errors\n}\n", "snippets are not supported"},
+		{". {\n  forward . tls://192.0.2.1 192.0.2.2\n}\n", "and 192.0.2.2 is left out"},
+		{". {\n  forward . https://192.0.2.1 192.0.2.2\n}\n", "https://192.0.2.1 is left out"},
+		{". {\n  forward . tls://192.0.2.2 {\n    tls /etc/ca.pem\n  }\n}\n", "file /etc/ca.pem is in none of the ConfigMaps"},
+		{". {\n  forward . 192.0.2.2 {\n    unheard of\n  }\n}\n", `option "unheard" of forward`},
+		{". {\n  rewrite edns0 local set 0xffee 0x61\n}\n", "rewrite edns0 is not supported"},
+		{". {\n  rewrite name glob a b\n}\n", "rewrite name glob is not supported"},
+		{". {\n  template CH TXT\n  errors\n}\n", "names of class IN only"},
+		{". {\n  hosts /etc/myhosts\n}\n", "/etc/myhosts is in none of the ConfigMaps"},
 		{". {\n  errors\n}\nstub.example {\n  file db.example\n}\n", `"file" is not supported in the server block of stub.example`},
 	} {
 		got := parse(t, c.text, nil).Warnings
@@ -183,10 +249,17 @@ func TestWhatCannotBeReadIsAnErrorThatSaysWhere(t *testing.T) {
 		{"forward . 192.0.2.1\n", "line 1: \"forward . 192.0.2.1\" is not a server block"},
 		{". {\n  forward . resolver.example\n}\n", `line 2: forward: "resolver.example" is not an address`},
 		{". {\n  forward .\n}\n", "line 2: forward takes"},
-		{". {\n  forward . tls://192.0.2.1\n}\n", "nobody is left to be asked"},
+		{". {\n  forward . https://192.0.2.1\n}\n", "nobody is left to be asked"},
 		{". {\n  kubernetes cluster.local {\n    ttl 4000\n  }\n}\n", "line 3: ttl takes a number from 0 to 3600"},
 		{". {\n  kubernetes cluster.local {\n    pods maybe\n  }\n}\n", "pods is one of"},
 		{". {\n  hosts {\n    name 192.0.2.1\n  }\n}\n", "line 3: hosts: a line has an address"},
+		{". {\n  rewrite name regex ( b\n}\n", "missing closing )"},
+		{". {\n  rewrite ttl exact a 9-5\n}\n", "line 2: rewrite ttl takes seconds"},
+		{". {\n  rewrite name regex a b answer auto\n}\n", "line 2: rewrite"},
+		{". {\n  rewrite {\n    name a b\n    name c d\n  }\n}\n", "line 4: rewrite"},
+		{". {\n  template IN NOSUCH\n}\n", "no type of records"},
+		{". {\n  template IN A {\n    answer {{\n  }\n}\n", "template"},
+		{". {\n  forward . 192.0.2.1 {\n    policy best\n  }\n}\n", "line 3: policy is one of"},
 		{"tls://. {\n  errors\n}\n", "only plain DNS is served"},
 		{"a..b {\n  errors\n}\n", "not a domain name"},
 	} {

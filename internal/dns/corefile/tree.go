@@ -45,6 +45,9 @@ func read(name, text string, custom map[string]string) ([]*line, error) {
 			if err != nil {
 				return nil, err
 			}
+			for _, w := range words[1:] {
+				lines = append(lines, snippet(root, w)...)
+			}
 			top.block = append(top.block, lines...)
 		default:
 			l := &line{words: words, at: at}
@@ -58,7 +61,22 @@ func read(name, text string, custom map[string]string) ([]*line, error) {
 	if len(stack) > 1 {
 		return nil, stack[len(stack)-1].errorf("a { that is never closed")
 	}
-	return root.block, nil
+	return slices.DeleteFunc(root.block, isSnippet), nil
+}
+
+// isSnippet reports whether a block is "(NAME) { ... }": lines for where its name is imported.
+func isSnippet(l *line) bool {
+	return l.open && len(l.words) == 1 && strings.HasPrefix(l.words[0], "(") && strings.HasSuffix(l.words[0], ")")
+}
+
+// snippet are the lines of the one of that name in front of here.
+func snippet(root *line, name string) []*line {
+	for _, l := range root.block {
+		if isSnippet(l) && l.words[0] == "("+name+")" {
+			return l.block
+		}
+	}
+	return nil
 }
 
 // imported are the lines of the files in custom which a pattern means. Only the last part of it counts: the folder is
@@ -81,7 +99,7 @@ func imported(patterns []string, at string, custom map[string]string) (out []*li
 	return out, nil
 }
 
-// split makes words of a line: between spaces, or in double quotes, up to a #.
+// split makes words of a line: between spaces, or in double quotes, where \" is one of them, up to a #.
 func split(s string) (words []string, err error) {
 	for s = strings.TrimSpace(s); s != "" && s[0] != '#'; s = strings.TrimSpace(s) {
 		if s[0] != '"' {
@@ -92,11 +110,17 @@ func split(s string) (words []string, err error) {
 			words, s = append(words, word), rest
 			continue
 		}
-		end := strings.IndexByte(s[1:], '"')
-		if end < 0 {
+		end := 1
+		for end < len(s) && s[end] != '"' {
+			if s[end] == '\\' && end+1 < len(s) && s[end+1] == '"' {
+				end++
+			}
+			end++
+		}
+		if end >= len(s) {
 			return nil, fmt.Errorf("a quotation mark without an end")
 		}
-		words, s = append(words, s[1:1+end]), s[2+end:]
+		words, s = append(words, strings.ReplaceAll(s[1:end], `\"`, `"`)), s[end+1:]
 	}
 	return words, nil
 }

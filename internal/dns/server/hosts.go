@@ -32,12 +32,9 @@ func newHosts(h *Hosts) (*hosts, error) {
 			out.names[reverse] = append(out.names[reverse], wire)
 		}
 	}
-	for _, z := range h.Fallthrough {
-		wire, ok := dns.ParseName(z)
-		if !ok {
-			return nil, fmt.Errorf("hosts: fallthrough %q: not a domain name", z)
-		}
-		out.through = append(out.through, wire)
+	var err error
+	if out.through, err = wires(h.Fallthrough); err != nil {
+		return nil, fmt.Errorf("hosts: fallthrough: %w", err)
 	}
 	return out, nil
 }
@@ -49,10 +46,8 @@ func (h *hosts) respond(r *responder, out []byte, limit int) (reply []byte, done
 	addrs, listed := h.addrs[string(wire)]
 	names := h.names[string(wire)]
 	if !listed && (names == nil || q.qtype != dns.TypePTR) {
-		for _, z := range h.through {
-			if within(wire, z) {
-				return nil, false
-			}
+		if _, through := longest(h.through, wire); through {
+			return nil, false
 		}
 		r.count.reply(otherZone, dns.RcodeServFail)
 		return q.finish(out, flagAA, dns.RcodeServFail, 0, 0, 0), true

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -143,7 +144,7 @@ func (us *upstreams) try(ctx context.Context, u *upstream, o outgoing) (*answer,
 	return a, err
 }
 
-// order is the list with those that work first, in the order in which it was given, but that one which is much slower
+// order is the list with those that work first, in the order that the policy gives, but that one which is much slower
 // than another goes behind it. Loops are left out.
 func (us *upstreams) order(now time.Time) []*upstream {
 	var up, slow, down []*upstream
@@ -163,6 +164,14 @@ func (us *upstreams) order(now time.Time) []*upstream {
 		default:
 			up = append(up, u)
 		}
+	}
+	switch {
+	case len(up) == 0:
+	case us.forward.Policy == Random:
+		rand.Shuffle(len(up), func(i, j int) { up[i], up[j] = up[j], up[i] })
+	case us.forward.Policy == RoundRobin:
+		first := int(us.turn.Add(1)) % len(up)
+		up = slices.Concat(up[first:], up[:first])
 	}
 	return slices.Concat(up, slow, down)
 }

@@ -74,16 +74,20 @@ func (r *responder) respond(out, b []byte, limit int) []byte {
 	return q.finish(out, flags, int(a.Rcode), a.Answers, a.Authority, a.Extra)
 }
 
-// special is what a Corefile can add: log each question, ask another one in its place, answer from a list of hosts.
+// special is what a Corefile can add: log each question, ask another one in its place, answer from a
+// template or a list of hosts.
 func (r *responder) special(set *settings, out, b []byte, limit int) (reply []byte, done bool) {
 	q := &r.q
 	if set.LogQuestions {
 		r.s.log.Info("dns: question", "name", q.name.String(), "type", typeText(q.qtype), "client", r.from.addr())
 	}
 	if !r.rewritten {
-		if to, qtype, ok := set.rewrite(&q.name, q.qtype); ok {
-			return r.instead(out, b, limit, to, qtype), true
+		if in, ok := set.rewrite(&q.name, q.qtype); ok {
+			return r.instead(out, b, limit, in), true
 		}
+	}
+	if reply, done := r.template(set, out, limit); done {
+		return reply, true
 	}
 	if set.hosts != nil {
 		return set.hosts.respond(r, out, limit)

@@ -5,7 +5,7 @@
 // question of the own zone, and a question for an upstream never holds one up. Sockets are bound to explicit
 // addresses, so that a reply leaves from the address which was asked, and beside other programs' port 53.
 //
-// It knows no Services: package dns makes the table. It does not validate DNSSEC and speaks no DNS over TLS.
+// It knows no Services: package dns makes the table. It does not validate DNSSEC, and speaks TLS with upstreams only.
 package server
 
 import (

@@ -15,9 +15,10 @@ import (
 // Settings are what a Corefile says of names outside the cluster's own zones. They can be changed while the server
 // runs. Names are fully qualified, in any spelling.
 type Settings struct {
-	Forward  []Forward // the longest zone that holds a name counts; none: other names are refused
-	Hosts    *Hosts    // nil: none
-	Rewrites []Rewrite // the first that matches counts
+	Forward   []Forward  // the longest zone that holds a name counts; none: other names are refused
+	Hosts     *Hosts     // nil: none
+	Rewrites  []Rewrite  // the first that matches counts, and those behind one that says so
+	Templates []Template // the first that matches answers
 
 	// Kept and Denied bound how long answers of upstreams are used again; 0: 30 s, negative: not at all.
 	Kept, Denied time.Duration
@@ -32,8 +33,21 @@ type Forward struct {
 	Zone       string
 	Upstreams  []netip.AddrPort // in order of preference
 	ResolvConf string           // where they are listed when none is given
+	Except     []string         // zones in it that this does not count for
 	TCP        bool             // asked over TCP only
+	TLS        *TLS             // asked over TLS only; nil: over UDP and TCP
+	Policy     Policy
 }
+
+// Policy says which of the upstreams that answer in good time is asked first.
+type Policy uint8
+
+// The policies of CoreDNS's plugin forward.
+const (
+	Sequential Policy = iota // in the order given
+	RoundRobin
+	Random
+)
 
 // Hosts are names with addresses, as in /etc/hosts. They go before every zone, also the cluster's own.
 type Hosts struct {
@@ -42,61 +56,35 @@ type Hosts struct {
 	Fallthrough []string // zones whose names that are not here are looked up elsewhere; others get SERVFAIL, as with CoreDNS
 }
 
-// Rewrite answers one name, or type, in the place of another.
-type Rewrite struct {
-	Kind     RewriteKind
-	From, To string // names; of RewriteType, types
-}
-
-// RewriteKind says what of a question a Rewrite compares.
-type RewriteKind uint8
-
-// The kinds of CoreDNS's plugin rewrite that there are.
-const (
-	RewriteExact RewriteKind = iota
-	RewritePrefix
-	RewriteSuffix
-	RewriteSubstring
-	RewriteType
-)
-
 // settings are Settings ready for use. They are immutable, but for the state of upstreams.
 type settings struct {
 	Settings
-	routes   []*route // the longest zone first
-	hosts    *hosts
-	rewrites []rewrite
-	keep     keeping
-	special  bool // questions need a closer look; see responder.special
+	routes    []*route // the longest zone first
+	hosts     *hosts
+	rewrites  []rewrite
+	templates []*replyTemplate
+	keep      keeping
+	special   bool // questions need a closer look; see responder.special
 }
 
 // route is the way of the names of a zone.
 type route struct {
-	zone string // wire, lower case
-	us   *upstreams
+	forward Forward
+	zone    string   // wire, lower case
+	except  []string // the same
+	us      *upstreams
 }
 
 // Configure changes the settings. Nothing changes when it fails. What was asked of upstreams before goes on.
 func (s *Server) Configure(c Settings) error {
-	n := &settings{Settings: c, keep: keeping{limit(c.Kept), limit(c.Denied)}}
-	var err error
-	if n.hosts, err = newHosts(c.Hosts); err != nil {
+	n, err := c.compile()
+	if err != nil {
 		return err
 	}
-	if n.rewrites, err = newRewrites(c.Rewrites); err != nil {
-		return err
+	for _, r := range n.routes {
+		r.us = newUpstreams(s.cfg, s.own(), r.forward, n.keep)
+		r.us.load()
 	}
-	for _, f := range c.Forward {
-		zone, ok := dns.ParseName(f.Zone)
-		if !ok {
-			return fmt.Errorf("forward %q: not a domain name", f.Zone)
-		}
-		us := newUpstreams(s.cfg, s.own(), f, n.keep)
-		us.load()
-		n.routes = append(n.routes, &route{zone, us})
-	}
-	slices.SortStableFunc(n.routes, func(a, b *route) int { return len(b.zone) - len(a.zone) })
-	n.special = c.LogQuestions || n.hosts != nil || len(n.rewrites) > 0
 	s.errors.on.Store(c.LogErrors)
 	s.settings.Store(n)
 	s.cached.clear()
@@ -105,6 +93,40 @@ func (s *Server) Configure(c Settings) error {
 	default:
 	}
 	return nil
+}
+
+// Check reports why Configure would not take the settings.
+func (c Settings) Check() error {
+	_, err := c.compile()
+	return err
+}
+
+// compile makes settings ready for use, but for their upstreams.
+func (c Settings) compile() (n *settings, err error) {
+	n = &settings{Settings: c, keep: keeping{limit(c.Kept), limit(c.Denied)}}
+	if n.hosts, err = newHosts(c.Hosts); err != nil {
+		return nil, err
+	}
+	if n.rewrites, err = newRewrites(c.Rewrites); err != nil {
+		return nil, err
+	}
+	if n.templates, err = newTemplates(c.Templates); err != nil {
+		return nil, err
+	}
+	for _, f := range c.Forward {
+		zone, ok := dns.ParseName(f.Zone)
+		if !ok {
+			return nil, fmt.Errorf("forward %q: not a domain name", f.Zone)
+		}
+		except, err := wires(f.Except)
+		if err != nil {
+			return nil, fmt.Errorf("forward %s: except: %w", f.Zone, err)
+		}
+		n.routes = append(n.routes, &route{forward: f, zone: zone, except: except})
+	}
+	slices.SortStableFunc(n.routes, func(a, b *route) int { return len(b.zone) - len(a.zone) })
+	n.special = c.LogQuestions || n.hosts != nil || len(n.rewrites)+len(n.templates) > 0
+	return n, nil
 }
 
 func limit(d time.Duration) time.Duration {
@@ -128,7 +150,10 @@ func (s *Server) own() (out []netip.AddrPort) {
 // route finds the way of a name, nil when there is none.
 func (c *settings) route(name []byte) *route {
 	for _, r := range c.routes {
-		if within(name, r.zone) {
+		if !within(name, r.zone) {
+			continue
+		}
+		if _, out := longest(r.except, name); !out {
 			return r
 		}
 	}

@@ -58,7 +58,9 @@ func TestSettingsThatCannotBeUsedChangeNothing(t *testing.T) {
 	u := upstreamServer(t, answering("192.0.2.1", 60))
 	s, at := configured(t, Settings{Forward: []Forward{{Zone: ".", Upstreams: []netip.AddrPort{u.addr}}}})
 	for _, bad := range []Settings{
-		{Forward: []Forward{{Zone: "a..b"}}}, {Rewrites: []Rewrite{{Kind: RewriteType, From: "A", To: "NOSUCH"}}},
+		{Forward: []Forward{{Zone: "a..b"}}}, {Rewrites: []Rewrite{{Field: RewriteType, From: "A", To: "NOSUCH"}}},
+		{Rewrites: []Rewrite{{Match: Match{MatchRegex, "("}}}}, {Templates: []Template{{Type: "A", Answers: []string{"{{"}}}},
+		{Rewrites: []Rewrite{{Field: RewriteRcode, From: "NXDOMAIN", To: "NOSUCH"}}}, {Forward: []Forward{{Zone: ".", Except: []string{"a..b"}}}},
 		{Hosts: &Hosts{Addrs: map[string][]netip.Addr{"a..b": nil}}},
 	} {
 		if s.Configure(bad) == nil {
@@ -106,10 +108,17 @@ func TestRewrites(t *testing.T) {
 	_, at := configured(t, Settings{
 		Forward: []Forward{{Zone: ".", Upstreams: []netip.AddrPort{u.addr}}},
 		Rewrites: []Rewrite{
-			{RewriteExact, "shop.example.com", "web.default.svc.cluster.local"},
-			{RewriteSuffix, ".cluster.example.", ".cluster.local."},
-			{RewritePrefix, "old-", "new-"},
-			{RewriteType, "ANY", "HINFO"},
+			{Match: Match{MatchExact, "shop.example.com"}, To: "web.default.svc.cluster.local"},
+			{Match: Match{MatchSuffix, ".cluster.example"}, To: ".cluster.local"},
+			{Match: Match{MatchPrefix, "old-"}, To: "new-"},
+			{Match: Match{MatchSubstring, "-mid-"}, To: "-middle-"},
+			{Match: Match{MatchRegex, `^(.*)\.(.*)\.stage\.example\.com\.$`}, To: "{1}.{2}.svc.cluster.local"},
+			{Field: RewriteTTL, Match: Match{MatchSuffix, ".slow.example"}, TTL: [2]int{300, 600}},
+			{Field: RewriteTTL, Match: Match{MatchExact, "fast.example"}, TTL: [2]int{0, 7}, Continue: true},
+			{Match: Match{MatchExact, "fast.example"}, To: "www.example.com"},
+			{Field: RewriteRcode, Match: Match{MatchPrefix, "quiet."}, From: "NXDOMAIN", To: "NOERROR", Continue: true},
+			{Match: Match{MatchExact, "quiet.example"}, To: "nothere.default.svc.cluster.local"},
+			{Field: RewriteType, From: "ANY", To: "HINFO"},
 		},
 	})
 	for _, network := range []string{"udp", "tcp"} {
@@ -118,6 +127,11 @@ func TestRewrites(t *testing.T) {
 			"web.default.svc.cluster.example.":     "NOERROR | web.default.svc.cluster.example. 5 IN A 10.96.1.1",
 			"nothere.default.svc.cluster.example.": "NXDOMAIN",
 			"old-name.example.com.":                "NOERROR | old-name.example.com. 60 IN A 192.0.2.1",
+			"a-mid-b.example.com.":                 "NOERROR | a-mid-b.example.com. 60 IN A 192.0.2.1",
+			"WEB.default.stage.example.com.":       "NOERROR | WEB.default.stage.example.com. 5 IN A 10.96.1.1",
+			"www.slow.example.":                    "NOERROR | www.slow.example. 300 IN A 192.0.2.1",
+			"fast.example.":                        "NOERROR | fast.example. 7 IN A 192.0.2.1",
+			"quiet.example.":                       "NOERROR",
 			"web.default.svc.cluster.local.":       "NOERROR | web.default.svc.cluster.local. 5 IN A 10.96.1.1",
 		} {
 			if got := briefly(exchange(t, network, at, question(name, mdns.TypeA))); got != want {

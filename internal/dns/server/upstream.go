@@ -24,6 +24,10 @@ type upstream struct {
 	addr netip.AddrPort
 	ns   netns.NS // sockets to it are opened here
 	tcp  bool     // it is asked over TCP only
+	tls  *TLS     // it is asked over TLS only
+
+	idle    chan idle   // connections over TLS
+	retired atomic.Bool // it is no longer asked
 
 	asked  atomic.Bool  // at least once, and then probed for a loop
 	failed atomic.Int32 // times in a row
@@ -86,8 +90,8 @@ func (u *upstream) note(err error, now time.Time) bool {
 // record is asked without it from then on.
 func (u *upstream) ask(ctx context.Context, o outgoing) (*mdns.Msg, error) {
 	edns := !u.plain.Load()
-	if u.tcp {
-		return u.over(ctx, "tcp", o, edns)
+	if u.tcp || u.tls != nil {
+		return u.once(ctx, "tcp", o, edns)
 	}
 	m, err := u.over(ctx, "udp", o, edns)
 	if err == nil && edns && (m.Rcode == mdns.RcodeFormatError || m.Rcode == mdns.RcodeNotImplemented) && m.IsEdns0() == nil {
@@ -101,6 +105,14 @@ func (u *upstream) ask(ctx context.Context, o outgoing) (*mdns.Msg, error) {
 	return m, err
 }
 
+// once is over the network, or over TLS where that is asked for.
+func (u *upstream) once(ctx context.Context, network string, o outgoing, edns bool) (*mdns.Msg, error) {
+	if u.tls != nil {
+		return u.overTLS(ctx, o)
+	}
+	return u.over(ctx, network, o, edns)
+}
+
 // over asks once. Every question has a socket of its own, so the kernel picks a new random port, and a random id.
 func (u *upstream) over(ctx context.Context, network string, o outgoing, edns bool) (*mdns.Msg, error) {
 	conn, err := u.ns.DialContext(ctx, network, u.addr.String())
@@ -108,6 +120,15 @@ func (u *upstream) over(ctx context.Context, network string, o outgoing, edns bo
 		return nil, fmt.Errorf("connect to upstream %s: %w", u.addr, err)
 	}
 	defer conn.Close()
+	m, err := o.exchange(ctx, conn, network, edns)
+	if err != nil {
+		return nil, fmt.Errorf("ask upstream %s over %s: %w", u.addr, network, err)
+	}
+	return m, nil
+}
+
+// exchange asks on a connection and waits for the answer, until ctx ends.
+func (o outgoing) exchange(ctx context.Context, conn net.Conn, network string, edns bool) (*mdns.Msg, error) {
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 	sent := o.message(edns)
 	frame := sent
@@ -115,13 +136,9 @@ func (u *upstream) over(ctx context.Context, network string, o outgoing, edns bo
 		frame = append(binary.BigEndian.AppendUint16(nil, uint16(len(sent))), sent...)
 	}
 	if _, err := conn.Write(frame); err != nil {
-		return nil, fmt.Errorf("ask upstream %s over %s: %w", u.addr, network, err)
+		return nil, err
 	}
-	m, err := o.await(conn, network, sent)
-	if err != nil {
-		return nil, fmt.Errorf("answer of upstream %s over %s: %w", u.addr, network, err)
-	}
-	return m, nil
+	return o.await(conn, network, sent)
 }
 
 // message is the question on the wire, with a new random id.

@@ -35,6 +35,7 @@ type upstreams struct {
 	list     atomic.Pointer[[]*upstream]
 	contents []byte         // of the file when it was last read; load's own
 	unread   bool           // it could not be read the last time; load's own
+	turn     atomic.Uint32  // of RoundRobin
 	suspects chan *upstream // to be probed for a loop
 	probes   sync.Map       // wire name of a probe under way -> *atomic.Bool: it came back
 }
@@ -58,10 +59,12 @@ func (us *upstreams) load() {
 		case slices.Contains(us.own, a):
 			us.log.Warn("dns: this server is its own upstream: left out", "upstream", a)
 		default:
-			list = append(list, &upstream{addr: a, ns: us.ns, tcp: us.forward.TCP})
+			list = append(list, &upstream{addr: a, ns: us.ns, tcp: us.forward.TCP, tls: us.forward.TLS, idle: make(chan idle, idleConns)})
 		}
 	}
-	us.list.Store(&list)
+	for _, u := range *us.list.Swap(&list) {
+		u.retire()
+	}
 	us.log.Info("dns: upstreams", "for", us.forward.String(), "addresses", addrs)
 }
 
@@ -104,6 +107,9 @@ func (us *upstreams) watch(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			for _, u := range *us.list.Load() {
+				u.retire()
+			}
 			return
 		case <-reread.C:
 			us.load()
@@ -130,7 +136,7 @@ func (us *upstreams) probe(ctx context.Context, u *upstream) {
 	defer us.probes.Delete(name)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	_, err := u.over(ctx, "udp", outgoing{name: name, qtype: mdns.TypeHINFO}, false)
+	_, err := u.once(ctx, "udp", outgoing{name: name, qtype: mdns.TypeHINFO}, false)
 	switch was := u.loop.Load(); {
 	case back.Load() && !was:
 		us.log.Warn("dns: upstream sends questions back to this server: left out until it no longer does", "upstream", u.addr)
