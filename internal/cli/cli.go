@@ -77,7 +77,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.stateDir, "state-dir", "", "folder of its state (default /var/lib/minato/NAME)")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(upCommand(o), downCommand(o), deleteCommand(o), statusCommand(o), doctorCommand(o), backupCommand(o), restoreCommand(o), nodeCommand(o), imageCommand(o),
-		kubectlCommand(o), serviceCommand(o), showCommand(o), diffCommand(o), explainCommand(o), flowsCommand(o), dashboardCommand(o), completionCommand(), versionCommand())
+		kubectlCommand(o), serviceCommand(o), showCommand(o), diffCommand(o), explainCommand(o), flowsCommand(o), dashboardCommand(o), tutorialCommand(o), completionCommand(), versionCommand())
 	usageErrors(root)
 	o.completeNames(root)
 	return root

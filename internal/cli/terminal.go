@@ -15,7 +15,9 @@ const (
 	red    colour = "31"
 	green  colour = "32"
 	yellow colour = "33"
+	cyan   colour = "36"
 	bold   colour = "1"
+	dim    colour = "2"
 )
 
 // isTerminal reports whether a person looks at w.
