@@ -3,6 +3,9 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -52,4 +55,24 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 		}
 	}
 	walk(newRoot())
+}
+
+func TestAPluginOfKubectlGetsTheContextWithoutAFlag(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
+	if err := os.WriteFile(filepath.Join(dir, "kubectl-who_asks"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]bool{"who-asks": true, "who-asks -v": true, "get pods": false, "--v=1 who-asks": false, "": false} {
+		if got := isPlugin(strings.Fields(args)); got != want {
+			t.Errorf("%q is a plugin: %t", args, got)
+		}
+	}
+	list, err := withContext("a:b", "minato-lab")
+	first, rest, _ := strings.Cut(list, ":")
+	content, readErr := os.ReadFile(first)
+	if err := errors.Join(err, readErr); err != nil || rest != "a:b" || !strings.Contains(string(content), "current-context: minato-lab\n") {
+		t.Errorf("%v, %s with\n%s", err, list, content)
+	}
 }

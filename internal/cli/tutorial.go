@@ -121,7 +121,11 @@ func (t *tutorialRun) list(ctx context.Context) error {
 		fmt.Fprintf(t.out, "     %-9s %s%s\n\n", "", t.lang.Say("%d steps, about %d minutes", "%d ステップ、およそ %d 分", len(l.Steps), l.Minutes), state)
 	}
 	t.say("Begin or go on with `minato tutorial LESSON%s`, by name or number.", "`minato tutorial LESSON%s` で始めます(名前か番号)。途中からも続けられます。", t.nameFlag())
-	if notRunning != nil {
+	switch {
+	case notRunning == nil:
+	case !errors.Is(notRunning, web.ErrNotRunning):
+		fmt.Fprintln(t.out, notRunning)
+	default:
 		t.say("No instance runs now: `sudo minato up --detach%s` starts one.", "いまは動いていません。`sudo minato up --detach%s` で起動してください。", t.nameFlag())
 	}
 	return nil
@@ -228,7 +232,7 @@ func (t *tutorialRun) ended(l tutorial.Lesson, err error) error {
 	again := l.Name + t.nameFlag()
 	switch {
 	case errors.Is(err, guide.ErrLeft), errors.Is(err, context.Canceled):
-		t.say("\nLeft; everything stays as it is. `minato tutorial %[1]s` goes on here, and with --clean\nremoves what was made.",
+		t.say("\nLeft; everything stays as it is. To go on here: `minato tutorial %[1]s`;\nwith --clean it removes what was made.",
 			"\n中断しました。作ったものはそのままです。`minato tutorial %[1]s` で続きから、\n--clean を付けると片付けます。", again)
 		return nil
 	case errors.Is(err, guide.ErrNotAsExpected):
@@ -237,7 +241,7 @@ func (t *tutorialRun) ended(l tutorial.Lesson, err error) error {
 	case err != nil:
 		return err
 	}
-	t.say("\nThat was the last step. `minato tutorial %s --clean` removes what the lesson made,\nand lets you begin anew.",
+	t.say("\nThat was the last step. `minato tutorial %s --clean` removes\nwhat the lesson made, and lets you begin anew.",
 		"\nこれで最後のステップまで終わりました。`minato tutorial %s --clean` で片付けると、\nもう一度はじめから試せます。", again)
 	if i := slices.IndexFunc(t.lessons, func(x tutorial.Lesson) bool { return x.Name == l.Name }); i+1 < len(t.lessons) {
 		t.say("The next one: `minato tutorial %s%s`, %s.", "次のレッスンは `minato tutorial %s%s`(%s)です。", t.lessons[i+1].Name, t.nameFlag(), t.lessons[i+1].Title)

@@ -191,25 +191,35 @@ func (h *tutorialHost) Key(ctx context.Context, patience time.Duration) (string,
 	if h.line == nil {
 		h.line = bufio.NewReader(h.keys)
 	}
-	fds := []unix.PollFd{{Fd: int32(h.keys.Fd()), Events: unix.POLLIN}}
-	n, err := 1, error(nil)
-	if h.line.Buffered() == 0 {
-		n, err = unix.Poll(fds, int(patience.Milliseconds()))
+	for deadline := time.Now().Add(patience); h.line.Buffered() == 0; {
+		there, err := typed(h.keys, 100*time.Millisecond)
+		switch {
+		case ctx.Err() != nil || err != nil:
+			return "", false, errors.Join(ctx.Err(), err)
+		case there: // a terminal gives whole lines
+			return answered(h.line.ReadString('\n'))
+		case time.Now().After(deadline):
+			return "", false, nil
+		}
 	}
+	return answered(h.line.ReadString('\n'))
+}
+
+func answered(line string, err error) (string, bool, error) {
 	switch {
-	case ctx.Err() != nil:
-		return "", false, ctx.Err()
-	case errors.Is(err, unix.EINTR) || err == nil && n == 0:
-		return "", false, nil
-	case err != nil:
-		return "", false, fmt.Errorf("wait for the terminal: %w", err)
-	}
-	line, err := h.line.ReadString('\n')
-	if errors.Is(err, io.EOF) {
+	case errors.Is(err, io.EOF): // Ctrl-D
 		return "", false, guide.ErrLeft
-	}
-	if err != nil {
+	case err != nil:
 		return "", false, fmt.Errorf("read the terminal: %w", err)
 	}
 	return strings.TrimSpace(line), true, nil
+}
+
+// typed waits a while for something to read.
+func typed(f *os.File, patience time.Duration) (bool, error) {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return false, fmt.Errorf("wait for the terminal: %w", err)
+	}
+	return n > 0, nil
 }

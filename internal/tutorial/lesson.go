@@ -162,11 +162,13 @@ func (s Step) After() string { return s.text() }
 // that or an earlier step made is no longer so. Then it is the one after the latest step that still holds. holds tells
 // of one step whether it does; a step that expects nothing tells nothing.
 func Resume(steps []Step, done int, holds func(Step) bool) int {
-	for i := min(done, len(steps)-1); i >= 0; i-- {
-		if len(steps[i].Expected) > 0 {
-			if holds(steps[i]) {
-				return i + 1
-			}
+	done = min(done, len(steps)-1)
+	for i := done; i >= 0; i-- {
+		switch {
+		case len(steps[i].Expected) == 0:
+		case holds(steps[i]):
+			return done + 1
+		default:
 			done = i - 1
 		}
 	}

@@ -81,10 +81,10 @@ func (g *Guide) resume(ctx context.Context) (int, error) {
 	case err != nil:
 		return 0, err
 	case at > done && at < len(g.Lesson.Steps):
-		g.say("Going on with step %d; %d are done.", "ステップ %[1]d から続けます(%[2]d まで終わっています)。", at+1, at)
+		g.say("\nGoing on with step %d; %d are done.", "\nステップ %[1]d から続けます(%[2]d まで終わっています)。", at+1, at)
 	case at <= done:
-		g.say("Step %d was reached, but what it made has changed: going on with step %d.",
-			"ステップ %d まで進んでいましたが、その後に状態が変わっています。ステップ %d から続けます。", done+1, at+1)
+		g.say("\nStep %d was reached, but what it made has changed: going on with step %d.",
+			"\nステップ %d まで進んでいましたが、その後に状態が変わっています。ステップ %d から続けます。", done+1, at+1)
 	}
 	return at, nil
 }
