@@ -36,6 +36,7 @@ func run(ctx context.Context) error {
 		return err
 	})
 	flag.TextVar(&cfg.MetricsAddr, "metrics-address", netip.AddrFrom4([4]byte{127, 0, 0, 1}), "`address` at whose port 10249 figures are to be had; 0.0.0.0 or :: is all")
+	flag.BoolVar(&cfg.Localhost, "localhost-nodeports", false, "answer NodePorts over TCP at 127.0.0.1 and ::1 too, by a listener for each")
 	cleanup := flag.Bool("cleanup", false, "take away all rules that minato-agent has left, and end")
 	flag.Parse()
 	if flag.NArg() > 0 {

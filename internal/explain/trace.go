@@ -126,6 +126,7 @@ func (t *trace) address(a netip.Addr) error {
 	if err != nil {
 		return err
 	}
+	a = t.loopback(a, port)
 	t.r.Addr = netip.AddrPortFrom(a, port)
 	if port == 0 {
 		t.end(Delivered, "the name gives %s; with a port, as in %s:80, the connection is followed on", a, t.to.name)
@@ -145,6 +146,21 @@ func (t *trace) address(a netip.Addr) error {
 	}
 	t.contenders(s)
 	return nil
+}
+
+// loopback is where a NodePort of the loopback leads: to the node's own address. Any other address is itself.
+func (t *trace) loopback(a netip.Addr, port uint16) netip.Addr {
+	n := t.Snapshot.NodeNamed(t.r.From.Node)
+	if !a.IsLoopback() || t.r.From.Kind != fromNode || n == nil || t.to.protocol != model.TCP || !n.AnswersNodePorts(a) {
+		return a
+	}
+	for _, own := range n.NodePortAddrs(a.Is6()) {
+		if _, f, ok := t.frontend(netip.AddrPortFrom(own, port), model.TCP); ok && f.Kind == model.NodePort {
+			t.notef("what answers at the loopback of %s passes the connection on to %s", n.Name, own)
+			return own
+		}
+	}
+	return a
 }
 
 // contenders tells of Services that want an address that another one has, which is the older.

@@ -17,6 +17,7 @@ import (
 	"minato/internal/announce/ndp"
 	"minato/internal/apply"
 	"minato/internal/cluster/kubelet"
+	"minato/internal/dataplane/localhost"
 	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/dns"
 	"minato/internal/dns/corefile"
@@ -112,9 +113,11 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 		},
 	})
 	u.goServe("health of "+a.node.Name, health.Run)
+	loopback := localhost.New(localhost.Config{Netns: a.netns, Sockets: u.sockets, Log: log})
+	u.goServe("NodePorts at the loopback of "+a.node.Name, loopback.Run)
 	loop := apply.New(apply.Config{
 		Source: a.view, Node: a.node, Board: u.board, Log: log, Progress: progress,
-		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health, a.corefile, a.lastGood),
+		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health, loopback, a.corefile, a.lastGood),
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
 	return nil

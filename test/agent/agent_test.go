@@ -220,6 +220,29 @@ func (w *world) get(url string) string {
 	return string(body)
 }
 
+func TestNodePortsAnswerAtTheLoopbackWhereThatIsAskedFor(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		w := newWorld(t)
+		w.api.Set(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, ClusterIP: netip.MustParseAddrPort(vip).Addr().String(),
+				Ports: []corev1.ServicePort{{Port: 80, NodePort: 30080}}}})
+		w.endpoints(one)
+		if asked {
+			w.start("--localhost-nodeports")
+		} else {
+			w.start()
+		}
+		w.eventually(one)
+		_, err := netnstest.Ask(w.node, "tcp", "127.0.0.1:30080")
+		for deadline := time.Now().Add(10 * time.Second); asked && err != nil && time.Now().Before(deadline); { // it opens after the rules are there
+			_, err = netnstest.Ask(w.node, "tcp", "127.0.0.1:30080")
+		}
+		if (err == nil) != asked {
+			t.Errorf("asked for: %t, got %v", asked, err)
+		}
+	}
+}
+
 func TestCleanupLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.endpoints(one)

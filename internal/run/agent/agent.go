@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"minato/internal/apply"
+	"minato/internal/dataplane/localhost"
 	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/health/server"
 	"minato/internal/model"
@@ -32,6 +33,7 @@ type Config struct {
 	NodeName     string
 	ServiceCIDRs []netip.Prefix // addresses of it that are no ClusterIP are dropped, ports that are none refused
 	MetricsAddr  netip.Addr     // at which /metrics answers
+	Localhost    bool           // NodePorts over TCP answer at 127.0.0.1 and ::1 too
 	Log          *slog.Logger
 }
 
@@ -50,8 +52,13 @@ func Run(ctx context.Context, cfg Config) error {
 	builder, board, progress := source.NewBuilder(), new(status.Board), new(apply.Progress)
 	health := server.New(server.Config{Progress: progress, Log: cfg.Log, MetricsAddrs: []netip.Addr{cfg.MetricsAddr},
 		Figures: []prometheus.Collector{board.Collector(cfg.NodeName), dataplane}})
+	publishers := []apply.Publisher{health}
+	loopback := localhost.New(localhost.Config{Log: cfg.Log})
+	if cfg.Localhost {
+		publishers = append(publishers, loopback)
+	}
 	loop := apply.New(apply.Config{Source: builder, Node: model.Node{Name: cfg.NodeName}, Board: board, Log: cfg.Log, Progress: progress,
-		Programmers: []apply.Programmer{dataplane}, Publishers: []apply.Publisher{health}})
+		Programmers: []apply.Programmer{dataplane}, Publishers: publishers})
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -66,6 +73,7 @@ func Run(ctx context.Context, cfg Config) error {
 	start("garbage", func(ctx context.Context) error { return hurry(ctx, board) })
 	start("source", func(ctx context.Context) error { return kube.RunServices(ctx, client, builder) })
 	start("health", health.Run)
+	start("NodePorts at the loopback", loopback.Run)
 	start("data path", loop.Run)
 	cfg.Log.Info("minato-agent runs", "node", cfg.NodeName)
 	<-ctx.Done()

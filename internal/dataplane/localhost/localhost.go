@@ -1,0 +1,193 @@
+// Package localhost answers NodePorts over TCP at 127.0.0.1 and ::1 of one node, as kube-proxy's iptables mode does at
+// 127.0.0.1: by a listener for each, which passes connections on to the node's own address.
+//
+// A listener, because the kernel cannot: a translated packet from 127.0.0.1 leaves the node only with route_localnet,
+// which lets the LAN reach what listens on the loopback (CVE-2020-8558), and one from ::1 never does. (Kubernetes goes
+// the same way in KEP-6032.) What becomes of a connection is decided by nftables, as for any of the node itself.
+//
+// A Server is an apply.Publisher: a port opens after it is programmed, and closes before it is not. It does not answer
+// UDP and SCTP, nor at addresses that --nodeport-addresses leaves out; connections end with the process.
+package localhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"minato/internal/apply"
+	"minato/internal/handover"
+	"minato/internal/model"
+	"minato/internal/netns"
+)
+
+// Config is what a Server works with.
+type Config struct {
+	Netns   netns.NS
+	Sockets *handover.Set // of the process; nil: none are handed over
+	Log     *slog.Logger
+}
+
+// Server has the listeners of one node. Make it with New; Run runs it. Withdraw and Publish may be called before Run
+// and beside it.
+type Server struct {
+	cfg  Config
+	node atomic.Pointer[model.Node]
+	ctx  context.Context // of all connections
+	end  context.CancelFunc
+	work sync.WaitGroup
+
+	mu     sync.Mutex // guards all below
+	closed bool
+	seen   *model.Snapshot
+	again  map[model.ServiceName]bool // to look at although they are unchanged: held, or refused
+	ports  map[netip.AddrPort]port
+	of     map[model.ServiceName][]netip.AddrPort
+}
+
+type port struct {
+	net.Listener
+	service model.ServiceName
+}
+
+// New makes a server without open ports.
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg, again: map[model.ServiceName]bool{}, ports: map[netip.AddrPort]port{}, of: map[model.ServiceName][]netip.AddrPort{}}
+	s.ctx, s.end = context.WithCancel(context.Background())
+	return s
+}
+
+// Name names the component in the status.
+func (s *Server) Name() string { return "localhost" }
+
+// Run keeps the ports open until ctx ends, and then closes them and ends all connections.
+func (s *Server) Run(ctx context.Context) error {
+	<-ctx.Done()
+	s.end()
+	s.mu.Lock()
+	s.closed = true
+	for _, p := range s.ports {
+		p.Close()
+	}
+	s.mu.Unlock()
+	s.work.Wait()
+	return nil
+}
+
+// wanted are the addresses at which the node is to listen for a Service; nil is one that is gone.
+func wanted(svc *model.Service, n *model.Node) (at []netip.AddrPort) {
+	if svc == nil || n == nil {
+		return nil
+	}
+	for _, f := range svc.Frontends {
+		if f.Kind != model.NodePort || f.Protocol != model.TCP {
+			continue
+		}
+		local := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		if f.Addr.Addr().Is6() {
+			local = netip.IPv6Loopback()
+		}
+		if n.AnswersNodePorts(local) && len(n.NodePortAddrs(local.Is6())) > 0 {
+			at = append(at, netip.AddrPortFrom(local, f.Addr.Port()))
+		}
+	}
+	return at
+}
+
+// changed are the Services to look at: those that differ, all where the node answers otherwise, and those from before.
+func (s *Server) changed(next *model.Snapshot) map[model.ServiceName]bool {
+	names := maps.Clone(s.again)
+	for _, c := range model.Diff(s.seen, next).Services {
+		names[c.Name] = true
+	}
+	if s.seen == nil || !sameNode(s.seen.Node, next.Node) {
+		for svc := range next.Services() {
+			names[svc.Name] = true
+		}
+	}
+	return names
+}
+
+func sameNode(a, b *model.Node) bool {
+	return a == b || a != nil && b != nil && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.NodePorts, b.NodePorts)
+}
+
+// Withdraw closes the ports that next does not have.
+func (s *Server) Withdraw(ctx context.Context, next *model.Snapshot) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil || s.closed {
+		return err
+	}
+	for name := range s.changed(next) {
+		s.closeBut(name, wanted(next.Service(name), next.Node))
+	}
+	return nil
+}
+
+func (s *Server) closeBut(name model.ServiceName, keep []netip.AddrPort) {
+	left := slices.DeleteFunc(s.of[name], func(at netip.AddrPort) bool {
+		if slices.Contains(keep, at) {
+			return false
+		}
+		s.ports[at].Close()
+		delete(s.ports, at)
+		return true
+	})
+	if s.of[name] = left; len(left) == 0 {
+		delete(s.of, name)
+	}
+}
+
+// Publish opens the ports of next, except those of Services that are held. A port that cannot be opened is an error;
+// the others are open.
+func (s *Server) Publish(ctx context.Context, next *model.Snapshot, held func(model.ServiceName) bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil || s.closed {
+		return err
+	}
+	s.node.Store(next.Node)
+	names := s.changed(next)
+	s.seen, s.again = next, map[model.ServiceName]bool{}
+	var errs []error
+	for _, name := range slices.SortedFunc(maps.Keys(names), model.ServiceName.Compare) {
+		if held(name) {
+			s.again[name] = true
+			continue
+		}
+		for _, at := range wanted(next.Service(name), next.Node) {
+			if err := s.open(ctx, name, at); err != nil {
+				s.again[name] = true
+				errs = append(errs, fmt.Errorf("the NodePort of Service %s is not answered at %s, but at the node's other addresses (%w): %w", name, at, apply.ErrWithdrawn, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// open listens at an address, unless it does already. One that another Service has is that one's until it goes.
+func (s *Server) open(ctx context.Context, name model.ServiceName, at netip.AddrPort) error {
+	if p, ok := s.ports[at]; ok {
+		if p.service != name {
+			return fmt.Errorf("Service %s has it", p.service)
+		}
+		return nil
+	}
+	l, err := s.cfg.Sockets.Listener("localhost/"+s.cfg.Netns.String()+"/"+at.String(), func() (net.Listener, error) {
+		return s.cfg.Netns.Listen(ctx, "tcp", at.String())
+	})
+	if err != nil {
+		return err
+	}
+	s.ports[at] = port{l, name}
+	s.of[name] = append(s.of[name], at)
+	s.work.Go(func() { s.accept(l, at) })
+	return nil
+}
