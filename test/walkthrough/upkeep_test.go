@@ -5,6 +5,7 @@ package walkthrough
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -31,6 +32,9 @@ func (a *asker) run(ctx context.Context, w *world.World) {
 		if err == nil {
 			_, err = io.Copy(io.Discard, r.Body)
 			r.Body.Close()
+			if err == nil && r.StatusCode >= 500 {
+				err = errors.New(r.Status)
+			}
 		}
 		if err != nil {
 			a.failed++
@@ -43,10 +47,11 @@ func TestAnotherMinatoTakesOverAndNoConnectionFails(t *testing.T) {
 	w := world.Start(t, world.Config{Images: []string{"nginx"}, Up: []string{"--nodes", "2"}})
 	w.Kubectl(t, "create", "deployment", "web", "--image=nginx", "--replicas=2")
 	w.Kubectl(t, "create", "service", "nodeport", "web", "--tcp=80:80", "--node-port=30080")
+	w.Kubectl(t, "create", "ingress", "web", "--default-backend=web:80")
 	w.Kubectl(t, "rollout", "status", "deployment", "web", "--timeout=60s")
 	const pods = "-o=jsonpath={range .items[*]}{.metadata.name} {.status.podIP} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}"
 	before := w.Kubectl(t, "get", "pod", pods)
-	askers := []*asker{{url: "http://172.30.0.1:6443/"}, {url: "http://172.30.0.11:10250/"}, {url: "http://172.30.0.12:30080/"}}
+	askers := []*asker{{url: "http://172.30.0.1:6443/"}, {url: "http://172.30.0.11:10250/"}, {url: "http://172.30.0.12:30080/"}, {url: "http://172.30.0.11/"}}
 	for _, a := range askers {
 		world.Eventually(t, time.Minute, func() error {
 			r, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: w.Host.DialContext}}).Get(a.url)

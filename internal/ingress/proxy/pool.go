@@ -38,7 +38,7 @@ type endpoint struct {
 	addr      netip.AddrPort
 	target    string // the pod: another one at the same address is another endpoint
 	transport *http.Transport
-	inFlight  atomic.Int64
+	inFlight  atomic.Int64 // requests under way, and retired where no more may begin
 	avoid     atomic.Int64 // until when others are preferred, in Unix nanoseconds
 }
 
@@ -50,7 +50,7 @@ func (s *Server) newPool() *pool {
 }
 
 // update takes over what is planned; nil is the pool's end. A backend that is gone gets nothing new: its requests
-// under way go on, its idle connections are closed.
+// under way go on, and its connections are closed with the last one.
 func (p *pool) update(planned *ingress.Pool) {
 	if p.planned == planned && planned != nil {
 		return
@@ -66,8 +66,34 @@ func (p *pool) update(planned *ingress.Pool) {
 	p.endpoints.Store(&next)
 	for _, e := range old {
 		if !slices.Contains(next, e) {
-			e.transport.CloseIdleConnections() // also those that become idle later
+			e.retire()
 		}
+	}
+}
+
+// retired is more than there are requests.
+const retired = 1 << 62
+
+// begin counts a request, unless the endpoint is retired.
+func (e *endpoint) begin() bool {
+	if e.inFlight.Add(1) > retired {
+		e.end()
+		return false
+	}
+	return true
+}
+
+func (e *endpoint) end() {
+	if e.inFlight.Add(-1) == retired {
+		e.transport.CloseIdleConnections()
+	}
+}
+
+// retire closes the connections when no request is under way any more. Before, it could cost one its answer: a Transport
+// takes a connection for idle while the answer without a body that came by it is still on its way to RoundTrip.
+func (e *endpoint) retire() {
+	if e.inFlight.Add(retired) == retired {
+		e.transport.CloseIdleConnections()
 	}
 }
 
@@ -102,11 +128,13 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		if e == nil {
 			break
 		}
+		if !x.use(e) {
+			continue // the endpoints are others by now
+		}
 		if len(tried) > 0 {
 			p.server.retries.Add(1)
 		}
 		tried = append(tried, e)
-		x.use(e)
 		var res *http.Response
 		if res, err = e.transport.RoundTrip(req); err == nil {
 			e.avoid.Store(0)

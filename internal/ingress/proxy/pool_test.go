@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -301,4 +302,31 @@ func replaceBackends(t *testing.T, w *world, clients *answered, goesOn bool) {
 		clients.more(t, 2)
 	}
 	t.Cleanup(old.Close)
+}
+
+func TestARetiredEndpointTakesNoRequestAndEndsWithItsLast(t *testing.T) {
+	addr, open := connections(t)
+	w := start(t, nil)
+	e := w.newEndpoint(netip.MustParseAddrPort(addr), "")
+	for range 2 { // one is sent, the other stays under way
+		if !e.begin() {
+			t.Fatal("no request may begin")
+		}
+	}
+	res, err := e.transport.RoundTrip(httptest.NewRequest("GET", "http://backend/", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, res.Body)
+	res.Body.Close()
+	e.end()
+	e.retire()
+	if e.begin() {
+		t.Error("a request begins at a retired endpoint")
+	}
+	if n := open.Load(); n != 1 {
+		t.Errorf("%d connections with a request under way, want 1", n)
+	}
+	e.end()
+	eventually(t, "the connection to be closed", func() bool { return open.Load() == 0 })
 }

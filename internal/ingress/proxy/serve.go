@@ -27,13 +27,21 @@ func exchangeOf(r *http.Request) *exchange {
 	return x
 }
 
-// use counts the request at the endpoint, and no longer at the one before.
-func (x *exchange) use(e *endpoint) {
-	if x.endpoint != nil {
-		x.endpoint.inFlight.Add(-1)
+// use counts the request at the endpoint, and no longer at the one before. It is false for an endpoint that is retired.
+func (x *exchange) use(e *endpoint) bool {
+	if !e.begin() {
+		return false
 	}
-	if x.endpoint = e; e != nil {
-		e.inFlight.Add(1)
+	x.leave()
+	x.endpoint = e
+	return true
+}
+
+// leave counts the request no longer at the endpoint that had it last.
+func (x *exchange) leave() {
+	if x.endpoint != nil {
+		x.endpoint.end()
+		x.endpoint = nil
 	}
 }
 
@@ -47,7 +55,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var backend string
 		if x.endpoint != nil {
 			backend = x.endpoint.addr.String()
-			x.use(nil)
+			x.leave()
 		}
 		s.active.Add(-1)
 		s.answered(x.status)
