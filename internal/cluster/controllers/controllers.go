@@ -1,7 +1,7 @@
 // Package controllers runs upstream's kube-controller-manager loops in this process:
 // those that workloads, Services, namespaces and nodes need, over one set of
 // informers and without leader election. It sets no pod ranges of Nodes, has no
-// cloud, and scales nothing by itself.
+// cloud.
 package controllers
 
 import (

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/informers/apps"
+	"k8s.io/client-go/informers/autoscaling"
 	"k8s.io/client-go/informers/batch"
 	"k8s.io/client-go/informers/coordination"
 	"k8s.io/client-go/informers/core"
@@ -105,7 +106,10 @@ func (l late) InformerFor(o runtime.Object, make internalinterfaces.NewInformerF
 	return lateInformer{l.SharedInformerFactory.InformerFor(o, make), l.gate}
 }
 
-func (l late) Apps() apps.Interface   { return apps.New(l, metav1.NamespaceAll, nil) }
+func (l late) Apps() apps.Interface { return apps.New(l, metav1.NamespaceAll, nil) }
+func (l late) Autoscaling() autoscaling.Interface {
+	return autoscaling.New(l, metav1.NamespaceAll, nil)
+}
 func (l late) Batch() batch.Interface { return batch.New(l, metav1.NamespaceAll, nil) }
 func (l late) Coordination() coordination.Interface {
 	return coordination.New(l, metav1.NamespaceAll, nil)

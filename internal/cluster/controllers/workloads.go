@@ -51,6 +51,7 @@ func (b *builder) workloads(ctx context.Context) {
 	b.add("ttl-after-finished", nil, func(ctx context.Context) { finished.Run(ctx, workers) })
 
 	b.budgets(ctx)
+	b.autoscaler(ctx)
 }
 
 // budgets adds the controller of PodDisruptionBudgets.
