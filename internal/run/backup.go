@@ -44,7 +44,7 @@ var (
 )
 
 // backedUp are the files beside the store without which the cluster would be another one.
-var backedUp = []string{"pki/*", "ingress-default.pem"}
+var backedUp = []string{"pki/*", "ingress-default.pem", "nodes/*/manifests/*"}
 
 // WriteBackup writes the state of an instance that does not run. Whether it runs is settled by its lock.
 func WriteBackup(ctx context.Context, inst instance.Instance, w io.Writer) error {
@@ -77,6 +77,9 @@ func writeBackup(w io.Writer, inst instance.Instance, cfg instance.Config, objec
 			return err
 		}
 		for _, file := range files {
+			if fi, err := os.Stat(file); err != nil || !fi.Mode().IsRegular() {
+				continue // removed just now, or none of ours
+			}
 			name, err := filepath.Rel(inst.StateDir, file)
 			if err != nil {
 				return err
@@ -176,7 +179,11 @@ func Restore(ctx context.Context, inst instance.Instance, r io.Reader, force boo
 	if err := fill(ctx, beside, head, objects); err != nil {
 		return head, err
 	}
-	for _, name := range []string{"etcd", "pki", "ingress-default.pem"} {
+	names := []string{"etcd", "pki", "ingress-default.pem"}
+	for _, n := range head.Config.Nodes {
+		names = append(names, filepath.Join("nodes", n.Name, "manifests"))
+	}
+	for _, name := range names {
 		if err := exchange(filepath.Join(beside.StateDir, name), filepath.Join(inst.StateDir, name)); err != nil {
 			return head, fmt.Errorf("put %s in its place: %w", name, err)
 		}
@@ -212,6 +219,9 @@ func fill(ctx context.Context, inst instance.Instance, head Backup, objects iter
 func exchange(from, to string) error {
 	if _, err := os.Stat(from); errors.Is(err, os.ErrNotExist) {
 		return os.RemoveAll(to)
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
 	}
 	old := to + ".old"
 	if err := os.RemoveAll(old); err != nil {

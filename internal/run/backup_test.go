@@ -13,7 +13,7 @@ import (
 	"minato/internal/instance"
 )
 
-// made is an instance that does not run, with one object and a certificate.
+// made is an instance that does not run, with one object, a certificate and a static pod.
 func made(t *testing.T, name string) instance.Instance {
 	t.Helper()
 	dir := t.TempDir()
@@ -31,8 +31,14 @@ func made(t *testing.T, name string) instance.Instance {
 	if err := os.Mkdir(filepath.Join(inst.StateDir, "pki"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(inst.StateDir, "pki", "ca.pem"), []byte("of "+name), 0o600); err != nil {
+	static := filepath.Join(inst.StateDir, "nodes", "node1", "manifests")
+	if err := os.MkdirAll(static, 0o700); err != nil {
 		t.Fatal(err)
+	}
+	for _, file := range []string{filepath.Join(inst.StateDir, "pki", "ca.pem"), filepath.Join(static, "web.yaml")} {
+		if err := os.WriteFile(file, []byte("of "+name), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	put(t, inst, "/registry/x", "of "+name)
 	return inst
@@ -60,7 +66,7 @@ func open(t *testing.T, inst instance.Instance, f func(context.Context, *store.S
 	}
 }
 
-// content is all that an instance has: its objects, its certificate and its number of nodes.
+// content is all that an instance has: its objects, its certificate, a static pod and its number of nodes.
 func content(t *testing.T, inst instance.Instance) (text string) {
 	t.Helper()
 	open(t, inst, func(ctx context.Context, s *store.Store) error {
@@ -78,11 +84,15 @@ func content(t *testing.T, inst instance.Instance) (text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	static, err := os.ReadFile(filepath.Join(inst.StateDir, "nodes", "node1", "manifests", "web.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg, _, err := inst.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return text + fmt.Sprintf("ca=%s nodes=%d", ca, len(cfg.Nodes))
+	return text + fmt.Sprintf("ca=%s static=%s nodes=%d", ca, static, len(cfg.Nodes))
 }
 
 func backup(t *testing.T, inst instance.Instance) []byte {
