@@ -142,9 +142,12 @@ func decodeFlow(f Family, b []byte) Flow {
 	return flow
 }
 
+// SYNSent is the state of a connection over TCP that nobody has answered yet.
+const SYNSent = "syn sent"
+
 // The states of enum tcp_conntrack and enum sctp_conntrack.
 var (
-	tcpStates  = []string{"none", "syn sent", "syn received", "established", "fin wait", "close wait", "last ack", "time wait", "close", "syn sent"}
+	tcpStates  = []string{"none", SYNSent, "syn received", "established", "fin wait", "close wait", "last ack", "time wait", "close", SYNSent}
 	sctpStates = []string{"none", "closed", "cookie wait", "cookie echoed", "established", "shutdown sent", "shutdown received", "shutdown ack sent", "heartbeat sent"}
 )
 

@@ -22,16 +22,21 @@ type Conntrack interface {
 // or SCTP never learns that its endpoint is gone, and goes on for ever: so such flows are deleted. What is translated
 // to an endpoint that still serves is left alone, whether or not a new flow would go there (kubernetes#139628, #48370
 // and #122740 are what went wrong with that in kube-proxy, whose conntrack/cleanup.go has the rule).
+//
+// Of TCP it is not wanted before there is a connection. Where a node dies, its endpoints go without having ended, and a
+// SYN that waits for an answer from there waits on when it is sent again, and so does, for two minutes, another client's
+// that gets the same port. Flows of TCP without an answer are deleted then.
 
 // endless reports whether clients of the protocol do not notice that their endpoint is gone.
 func endless(p model.Protocol) bool { return p == model.UDP || p == model.SCTP }
 
-// leavesFlows reports whether a change of a Service can leave flows behind that lead nowhere: an endpoint is gone, the
-// first one has come, or an address has become a frontend, to which flows went untranslated.
-func leavesFlows(c model.ServiceChange) bool {
+// leavesFlows are the protocols of which a change of a Service can leave flows behind that lead nowhere: an endpoint is
+// gone, the first one has come, or an address has become a frontend, to which flows went untranslated.
+func leavesFlows(c model.ServiceChange) map[model.Protocol]bool {
 	if c.New == nil || !c.New.Proxied {
-		return false
+		return nil
 	}
+	leaves := map[model.Protocol]bool{}
 	var old model.Service
 	if c.Old != nil && c.Old.Proxied {
 		old = *c.Old
@@ -39,11 +44,29 @@ func leavesFlows(c model.ServiceChange) bool {
 	sameSlices := slices.Equal(old.Slices, c.New.Slices)
 	for _, f := range c.New.Frontends {
 		switch {
+		case leaves[f.Protocol]:
 		case !endless(f.Protocol):
+			leaves[f.Protocol] = !sameSlices && lost(&old, c.New, f)
 		case !slices.Contains(old.Frontends, f):
-			return true
+			leaves[f.Protocol] = true
 		case sameSlices:
 		case left(serving(&old, f), serving(c.New, f)):
+			leaves[f.Protocol] = true
+		}
+	}
+	return leaves
+}
+
+// lost reports whether an endpoint has gone that was not about to: its packets may be on the way to nobody.
+func lost(before, after *model.Service, f model.Frontend) bool {
+	there := map[netip.AddrPort]bool{}
+	for b := range after.Backends(f.PortName, f.Protocol) {
+		if b.Ready || b.Serving || b.Terminating {
+			there[b.Addr] = true
+		}
+	}
+	for b := range before.Backends(f.PortName, f.Protocol) {
+		if (b.Ready || b.Serving) && !b.Terminating && !there[b.Addr] {
 			return true
 		}
 	}
@@ -86,8 +109,14 @@ func (a *Applier) noteFlows(next *model.Snapshot) {
 		return
 	}
 	for _, c := range model.Diff(a.tracked, next).Services {
-		if leavesFlows(c) {
-			a.stale[c.Name] = true
+		for protocol, leaves := range leavesFlows(c) {
+			if !leaves {
+				continue
+			}
+			if a.stale[c.Name] == nil {
+				a.stale[c.Name] = map[model.Protocol]bool{}
+			}
+			a.stale[c.Name][protocol] = true
 		}
 	}
 	a.tracked = next
@@ -101,13 +130,13 @@ func (r *round) deleteFlows() {
 	}
 	live := map[destination]map[netip.AddrPort]bool{}
 	var done []model.ServiceName
-	for n := range r.stale {
+	for n, protocols := range r.stale {
 		if r.failed[n] != nil {
 			continue
 		}
 		done = append(done, n)
 		if s := r.next.Service(n); s != nil && s.Proxied && !r.except[n] {
-			r.addDestinations(live, s)
+			r.addDestinations(live, s, protocols)
 		}
 	}
 	start := time.Now()
@@ -125,10 +154,10 @@ func (r *round) deleteFlows() {
 	}
 }
 
-// addDestinations adds the frontends of a Service with what serves them.
-func (r *round) addDestinations(live map[destination]map[netip.AddrPort]bool, s *model.Service) {
+// addDestinations adds the frontends of a Service, those of some protocols, with what serves them.
+func (r *round) addDestinations(live map[destination]map[netip.AddrPort]bool, s *model.Service, protocols map[model.Protocol]bool) {
 	for _, f := range s.Frontends {
-		if !endless(f.Protocol) {
+		if !protocols[f.Protocol] {
 			continue
 		}
 		addrs := []netip.Addr{f.Addr.Addr()}
@@ -162,7 +191,7 @@ func (r *round) deleteStale(live map[destination]map[netip.AddrPort]bool) (delet
 	for k := range kinds {
 		errs = append(errs, r.conntrack.Flows(k.family, uint8(k.protocol), func(flow nfnl.Flow) {
 			endpoints, ours := live[destination{k.protocol, flow.Dst}]
-			if ours && !endpoints[flow.ReplySrc] {
+			if ours && !endpoints[flow.ReplySrc] && (endless(k.protocol) || flow.State == nfnl.SYNSent) {
 				stale = append(stale, flow)
 			}
 		}))

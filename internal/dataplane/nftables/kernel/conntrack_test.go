@@ -5,6 +5,7 @@ package kernel_test
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"minato/internal/dataplane/nftables/kernel"
@@ -56,6 +57,38 @@ func of(p model.Protocol, s *model.Service) *model.Service {
 	return s
 }
 
+// terminating makes all endpoints of a Service such that are about to go, and serve still.
+func terminating(s *model.Service) *model.Service {
+	for _, sl := range s.Slices {
+		for i := range sl.Backends {
+			sl.Backends[i].Ready, sl.Backends[i].Terminating = false, true
+		}
+	}
+	return s
+}
+
+// TestWhatADeadNodeDidNotAnswerIsForgotten has an endpoint of TCP go that was not about to.
+func TestWhatADeadNodeDidNotAnswerIsForgotten(t *testing.T) {
+	flow := func(port uint16, to, state string) nfnl.Flow {
+		return nfnl.Flow{Family: nfnl.IPv4, Protocol: uint8(model.TCP), Src: netip.AddrPortFrom(netip.MustParseAddr("10.244.1.9"), port),
+			Dst: netip.MustParseAddrPort("10.96.0.1:80"), ReplySrc: netip.MustParseAddrPort(to + ":8080"), State: state}
+	}
+	open, waits := flow(1, "10.244.2.3", "established"), flow(2, "10.244.2.3", nfnl.SYNSent)
+	others, elsewhere := flow(3, "10.244.1.4", nfnl.SYNSent), flow(4, "10.244.2.3", nfnl.SYNSent)
+	elsewhere.Dst = netip.MustParseAddrPort("10.96.0.2:80")
+	ct := &flows{flows: []nfnl.Flow{open, waits, others, elsewhere}}
+	a, err := kernel.Open(kernel.Config{Kernel: nfnltest.New(), Conntrack: ct})
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := snapshot(web("a", 1, "10.244.2.3", "10.244.1.4"))
+	apply(t, a, both)
+	apply(t, a, edited(both, web("a", 1, "10.244.1.4")).On(theNode))
+	if want := []nfnl.Flow{open, others, elsewhere}; !slices.Equal(ct.flows, want) {
+		t.Errorf("left are %v, want %v", ct.flows, want)
+	}
+}
+
 func TestFlowsAreListedOnceForEachBatchInWhichAnEndpointWent(t *testing.T) {
 	ct := &flows{flows: []nfnl.Flow{{Family: nfnl.IPv4, Protocol: uint8(model.UDP), Src: netip.MustParseAddrPort("10.244.1.9:4711"),
 		Dst: netip.MustParseAddrPort("10.96.0.1:80"), ReplySrc: netip.MustParseAddrPort("10.244.1.3:8080")}}}
@@ -76,7 +109,10 @@ func TestFlowsAreListedOnceForEachBatchInWhichAnEndpointWent(t *testing.T) {
 		{"nothing changes", nil, 0, 1, false},
 		{"endpoints come", []*model.Service{of(udp, web("a", 1, "10.244.1.3", "10.244.1.4"))}, 0, 1, false},
 		{"a Service of TCP comes", []*model.Service{of(tcp, web("c", 3, "10.244.1.3"))}, 0, 1, false},
-		{"its endpoint goes", []*model.Service{of(tcp, web("c", 3))}, 0, 1, false},
+		{"its endpoint ends", []*model.Service{terminating(web("c", 3, "10.244.1.3"))}, 0, 1, false},
+		{"and goes", []*model.Service{of(tcp, web("c", 3))}, 0, 1, false},
+		{"another comes", []*model.Service{of(tcp, web("c", 3, "10.244.1.4"))}, 0, 1, false},
+		{"and goes without having ended", []*model.Service{of(tcp, web("c", 3))}, 1, 1, false},
 		{"endpoints of two Services go, but listing fails", []*model.Service{of(udp, web("a", 1, "10.244.1.4")), of(udp, web("b", 2))}, 1, 0, true},
 		{"the same again", nil, 1, 0, false},
 		{"SCTP", []*model.Service{of(sctp, web("d", 4, "10.244.1.3"))}, 1, 0, false}, // its frontends are new

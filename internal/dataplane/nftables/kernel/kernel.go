@@ -13,7 +13,7 @@
 // kernel, so a restart changes no element.
 //
 // It does not choose backends (model.Select does), watch anything by itself, or touch any table but its own; of
-// conntrack it deletes only flows of UDP and SCTP to endpoints that are gone.
+// conntrack it deletes only flows of UDP and SCTP to endpoints that are gone, and of TCP those that nobody has answered.
 package kernel
 
 import (
@@ -73,12 +73,12 @@ type Applier struct {
 	node    *nftables.NodePlan // in the kernel; nil: not known
 	seen    *model.Snapshot    // of the last Program
 	dirty   map[model.ServiceName]bool
-	gone    map[model.ServiceName]bool           // something of theirs waits for Reap
-	reread  map[model.ServiceName]*model.Service // refused even after the kernel was read again
-	sweep   bool                                 // there may be elements that nobody holds
-	lost    bool                                 // the kernel has to be read before anything else
-	tracked *model.Snapshot                      // the last one compared for flows that lead nowhere
-	stale   map[model.ServiceName]bool           // flows of theirs have to be looked at
+	gone    map[model.ServiceName]bool                    // something of theirs waits for Reap
+	reread  map[model.ServiceName]*model.Service          // refused even after the kernel was read again
+	sweep   bool                                          // there may be elements that nobody holds
+	lost    bool                                          // the kernel has to be read before anything else
+	tracked *model.Snapshot                               // the last one compared for flows that lead nowhere
+	stale   map[model.ServiceName]map[model.Protocol]bool // flows of theirs have to be looked at
 }
 
 // MinimumKernel is the oldest Linux whose nf_tables have everything that the rules use.
@@ -91,7 +91,7 @@ func Open(cfg Config) (*Applier, error) {
 		cfg.Table = DefaultTable
 	}
 	a := &Applier{cfg: cfg, kernel: &watched{Kernel: cfg.Kernel}, conntrack: cfg.Conntrack, metrics: newMetrics(), except: map[model.ServiceName]bool{}, dirty: map[model.ServiceName]bool{},
-		gone: map[model.ServiceName]bool{}, reread: map[model.ServiceName]*model.Service{}, stale: map[model.ServiceName]bool{}}
+		gone: map[model.ServiceName]bool{}, reread: map[model.ServiceName]*model.Service{}, stale: map[model.ServiceName]map[model.Protocol]bool{}}
 	if a.cfg.Log == nil {
 		a.cfg.Log = slog.New(slog.DiscardHandler)
 	}
