@@ -86,8 +86,10 @@ func (s *Server) open(ctx context.Context, socks *sockets, at netip.AddrPort) er
 		if err := u.SetReadBuffer(1 << 20); err != nil { // room for bursts; the kernel may give less
 			return fmt.Errorf("size the receive buffer: %w", err)
 		}
-		if err := unfragmented(u, at.Addr().Is4()); err != nil {
-			return fmt.Errorf("ask for whole datagrams: %w", err)
+		if at.Addr().Is4() {
+			if err := unfragmented(u); err != nil {
+				return fmt.Errorf("ask for whole datagrams: %w", err)
+			}
 		}
 	}
 	return nil
@@ -116,17 +118,14 @@ func (s *Server) listenUDP(ctx context.Context, at netip.AddrPort, first bool) (
 
 // unfragmented has replies sent with the bit that forbids to fragment them, whatever somebody says of the path (RFC
 // 9715): none is longer than fits everywhere, and fragments can be forged. The kernel needs no id for them, either.
-func unfragmented(c *net.UDPConn, ipv4 bool) error {
+// IPv6 has none of this: routers never fragment, and no reply is longer than its least MTU.
+func unfragmented(c *net.UDPConn) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
 	cerr := raw.Control(func(fd uintptr) {
-		if ipv4 {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
-		} else {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
-		}
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 	})
 	return errors.Join(cerr, err)
 }
