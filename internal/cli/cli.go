@@ -78,6 +78,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(upCommand(o), downCommand(o), deleteCommand(o), statusCommand(o), doctorCommand(o), backupCommand(o), restoreCommand(o), nodeCommand(o), imageCommand(o),
 		kubectlCommand(o), serviceCommand(o), showCommand(o), diffCommand(o), explainCommand(o), flowsCommand(o), dashboardCommand(o), tutorialCommand(o), completionCommand(), versionCommand())
+	root.SetHelpCommand(helpCommand())
 	usageErrors(root)
 	o.completeNames(root)
 	return root
@@ -141,7 +142,7 @@ func (o *options) get(ctx context.Context, path string, q url.Values, out io.Wri
 // needRoot refuses early, before anything is half done.
 func needRoot(verb string) error {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("run it as root: sudo minato %s (it makes network namespaces and containers)", verb)
+		return fmt.Errorf("run it as root: sudo minato %s (network namespaces and containers need it)", verb)
 	}
 	return nil
 }

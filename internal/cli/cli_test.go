@@ -66,7 +66,14 @@ func TestAWrongWordEndsWith2AndSaysWhatWasMeant(t *testing.T) {
 		"--qqqqqq":                 "see minato --help: there is no flag --qqqqqq",
 		"node kill":                "write it as minato node kill NODE [flags] (see minato node kill --help): accepts 1 arg(s), received 0",
 		"status -x":                "see minato status --help: unknown shorthand flag: 'x' in -x",
-		"status --output=sideways": "see minato status --help: invalid argument \"sideways\" for \"-o, --output\" flag: give one of text, json, yaml",
+		"status --output=sideways": "give --output one of text, json, yaml: \"sideways\" is none",
+		"up --nodes x":             "give --nodes a number: \"x\" is none",
+		"node stop n --grace x":    "give --grace a time such as 500ms or 2s: \"x\" is none",
+		"show servces":             "did you mean minato show services? (see minato show --help): there is no table servces",
+		"get pods":                 "did you mean minato kubectl get? (see minato --help): there is no verb get",
+		"help tutrial":             "did you mean minato tutorial? (see minato --help): there is no verb tutrial",
+		"tutorial kindz":           "take one of kinds, network, nodeport, expose, names, or its number: there is no lesson kindz",
+		"tutorial --yes":           "name a lesson to run with --yes: `minato tutorial` lists them",
 	} {
 		_, err := execute(strings.Fields(line)...)
 		var exit *exitError

@@ -29,7 +29,7 @@ func doctorCommand(o *options) *cobra.Command {
 		}
 		cfg, _, err := inst.Load()
 		if err != nil {
-			return err
+			return o.hint(err)
 		}
 		if cfg, err = cfg.Complete(instance.DefaultNodes); err != nil {
 			return err

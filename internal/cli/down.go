@@ -39,8 +39,13 @@ func deleteCommand(o *options) *cobra.Command {
 			if err := needRoot("delete" + o.nameFlag()); err != nil {
 				return err
 			}
+			_, exists, err := inst.Load()
 			if err := run.Delete(c.Context(), inst, c.ErrOrStderr()); err != nil {
 				return err
+			}
+			if err == nil && !exists {
+				fmt.Fprintf(c.ErrOrStderr(), "there was no instance %s (state in %s)\n", inst.Name, inst.StateDir)
+				return nil
 			}
 			fmt.Fprintf(c.ErrOrStderr(), "instance %s is gone\n", inst.Name)
 			return nil

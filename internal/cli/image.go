@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"minato/internal/web"
 )
 
 func imageCommand(o *options) *cobra.Command {
@@ -25,21 +28,34 @@ func imageCommand(o *options) *cobra.Command {
 				return nil
 			},
 		},
-		&cobra.Command{
-			Use: "list", Short: "List loaded images", Example: "  minato image list", Args: cobra.NoArgs,
-			RunE: func(c *cobra.Command, _ []string) error {
-				client, err := o.client()
-				if err != nil {
-					return err
-				}
-				all, err := client.Images(c.Context())
-				for _, name := range all {
-					fmt.Fprintln(c.OutOrStdout(), name)
-				}
-				return o.hint(err)
-			},
-		},
+		o.listImagesCommand(),
 	)
+	return c
+}
+
+func (o *options) listImagesCommand() *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use: "list", Short: "List loaded images", Example: "  minato image list\n  minato image list -o json", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := o.client()
+			if err != nil {
+				return err
+			}
+			all, err := client.Images(c.Context())
+			if err != nil {
+				return o.hint(err)
+			}
+			if output == web.JSON {
+				return json.NewEncoder(c.OutOrStdout()).Encode(all)
+			}
+			for _, name := range all {
+				fmt.Fprintln(c.OutOrStdout(), name)
+			}
+			return nil
+		},
+	}
+	formatFlag(c, &output, web.Text, web.JSON)
 	return c
 }
 

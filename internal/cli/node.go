@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,10 +26,7 @@ func nodeCommand(o *options) *cobra.Command {
 		o.changeCommand("kill", "Take the link of a node down, at once", killText),
 		o.changeCommand("pause-agent", "Freeze the Service layer of a node", pauseText),
 		o.changeCommand("start", "Undo stop, kill or pause-agent", startText),
-		&cobra.Command{
-			Use: "list", Short: "List the nodes", Example: "  minato node list", Args: cobra.NoArgs,
-			RunE: func(c *cobra.Command, _ []string) error { return o.listNodes(c) },
-		},
+		o.listCommand(),
 		&cobra.Command{
 			Use: "exec NODE -- COMMAND [ARG...]", Short: "Run a command in a node's network",
 			Example: "  sudo minato node exec node1 -- ip address",
@@ -89,10 +87,23 @@ func (o *options) changeNode(c *cobra.Command, verb, node string, grace time.Dur
 	return err
 }
 
-func (o *options) listNodes(c *cobra.Command) error {
+func (o *options) listCommand() *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use: "list", Short: "List the nodes", Example: "  minato node list\n  minato node list -o json", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return o.listNodes(c, output) },
+	}
+	formatFlag(c, &output, web.Text, web.JSON)
+	return c
+}
+
+func (o *options) listNodes(c *cobra.Command, output string) error {
 	all, err := o.nodes(c.Context())
 	if err != nil {
 		return err
+	}
+	if output == web.JSON {
+		return json.NewEncoder(c.OutOrStdout()).Encode(all)
 	}
 	w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "NAME\tADDRESS\tSTATUS\tNAMESPACE")
@@ -123,7 +134,7 @@ func (o *options) nodes(ctx context.Context) ([]web.Node, error) {
 
 // execOnNode ends with the command's own exit code.
 func (o *options) execOnNode(ctx context.Context, name string, argv []string) error {
-	if err := needRoot("node exec"); err != nil {
+	if err := needRoot("node exec" + o.nameFlag()); err != nil {
 		return err
 	}
 	all, err := o.nodes(ctx)

@@ -22,6 +22,9 @@ func showCommand(o *options) *cobra.Command {
 		ValidArgs: []string{"services", "frontends", "addresses", "announcements", "routes", "nftables", "connections", "dns"},
 		Args:      cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
+			if !slices.Contains(c.ValidArgs, args[0]) {
+				return wrongWord(c, "table", args[0], alike(args[0], c.ValidArgs))
+			}
 			q := url.Values{"node": {node}, "output": {output}}
 			if len(args) == 2 {
 				q.Set("selector", args[1])
@@ -100,7 +103,7 @@ func (c choice) String() string { return *c.value }
 func (c choice) Type() string   { return "string" }
 func (c choice) Set(s string) error {
 	if !slices.Contains(c.of, s) {
-		return fmt.Errorf("give one of %s", strings.Join(c.of, ", "))
+		return fmt.Errorf("one of %s", strings.Join(c.of, ", "))
 	}
 	*c.value = s
 	return nil

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -89,12 +90,7 @@ func (f *fake) Now() time.Time                       { return f.now }
 var want = Want{StateDir: "/var/lib/minato/minato", APIPort: 6443}
 
 // rangeInUse is how nodes says it.
-type rangeInUse struct{}
-
-func (rangeInUse) Error() string {
-	return "10.96.0.0/12 is in use by link wg0 (10.100.0.2/24); choose another range with --service-cidr"
-}
-func (rangeInUse) Is(target error) bool { return target == nodes.ErrRangeInUse }
+var rangeInUse = &nodes.RangeError{Wanted: netip.MustParsePrefix("10.96.0.0/12"), User: "link wg0 (10.100.0.2/24)", Flag: "--service-cidr"}
 
 func TestNothingToSayOfAHealthyMachine(t *testing.T) {
 	for _, f := range Run(t.Context(), healthy(), want) {
@@ -141,7 +137,7 @@ func TestFindings(t *testing.T) {
 			f.files["/proc/mounts"] = "proc /proc/sys proc ro,nosuid 0 0\n"
 		}, "forwarding", Warn, "cannot be set here", "outside of this container"},
 		{"forwarding that can be set", func(f *fake) { f.files["/proc/sys/net/ipv4/ip_forward"] = "0\n" }, "forwarding", OK, "turns it on", ""},
-		{"a VPN in the range of Services", func(f *fake) { f.lookErr = rangeInUse{} }, "ranges", Fail, "link wg0", "choose another range"},
+		{"a VPN in the range of Services", func(f *fake) { f.lookErr = rangeInUse }, "ranges", Fail, "link wg0", "choose another range"},
 		{"firewalld", func(f *fake) {
 			f.firewall.Notices = []nodes.Notice{{Problem: "firewalld rejects.", Command: "firewall-cmd --zone=trusted"}}
 		},

@@ -86,9 +86,10 @@ func forwarding(_ context.Context, s System, _ Want) (Finding, error) {
 
 func ranges(_ context.Context, s System, _ Want) (Finding, error) {
 	_, err := s.Look()
+	var used *nodes.RangeError
 	switch {
-	case errors.Is(err, nodes.ErrRangeInUse):
-		return fail("choose another range; the flag is named here", "%v", err)
+	case errors.As(err, &used):
+		return fail("choose another range with "+used.Flag, "%s is in use by %s", used.Wanted, used.User)
 	case err != nil:
 		return Finding{}, err
 	}

@@ -116,6 +116,10 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 		return nil, fmt.Errorf("ask the instance: %w", err)
 	}
 	res, err := c.http.Do(req)
+	var asked *url.Error
+	if errors.As(err, &asked) {
+		err = asked.Err // the URL is no word of the command line
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, ErrNotRunning

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -194,7 +195,7 @@ func asked(f func(w http.ResponseWriter, r *http.Request, q Query)) http.Handler
 // reply ends an answer that was written as it came: an error after the first byte cannot change the status.
 func reply(w http.ResponseWriter, err error) {
 	if err != nil {
-		http.Error(w, err.Error(), code(err))
+		http.Error(w, strings.TrimSuffix(err.Error(), ": "+ErrNotFound.Error()), code(err)) // the status says it
 	}
 }
 

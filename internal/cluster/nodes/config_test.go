@@ -18,13 +18,13 @@ func TestARangeInUseIsRefusedWithItsUser(t *testing.T) {
 		want string
 	}{
 		{"a link's own", [][]string{{"ip", "address", "add", "172.30.0.5/24", "dev", netnstest.HostUplink}},
-			"172.30.0.0/24 is in use by link wan0 (172.30.0.5/24); choose another range with --node-cidr"},
+			"choose another range with --node-cidr: 172.30.0.0/24 is in use by link wan0 (172.30.0.5/24)"},
 		{"a link's, wider", [][]string{{"ip", "address", "add", "10.0.0.5/8", "dev", netnstest.HostUplink}},
-			"10.244.0.0/16 is in use by link wan0 (10.0.0.5/8); choose another range with --pod-cidr"},
+			"choose another range with --pod-cidr: 10.244.0.0/16 is in use by link wan0 (10.0.0.5/8)"},
 		{"a route's", [][]string{{"ip", "route", "add", "10.100.0.0/16", "via", netnstest.InternetAddr}},
-			"10.96.0.0/12 is in use by the route to 10.100.0.0/16 via 198.51.100.2 on link wan0; choose another range with --service-cidr"},
+			"choose another range with --service-cidr: 10.96.0.0/12 is in use by the route to 10.100.0.0/16 via 198.51.100.2 on link wan0"},
 		{"a route's of another table", [][]string{{"ip", "route", "add", "10.244.7.0/24", "dev", netnstest.HostUplink, "table", "52"}},
-			"10.244.0.0/16 is in use by the route to 10.244.7.0/24 on link wan0; choose another range with --pod-cidr"},
+			"choose another range with --pod-cidr: 10.244.0.0/16 is in use by the route to 10.244.7.0/24 on link wan0"},
 		{"unreachable anyway", [][]string{{"ip", "route", "add", "unreachable", "10.0.0.0/8"}}, ""},
 		{"a default route's", [][]string{{"ip", "route", "add", "default", "dev", netnstest.HostUplink, "table", "52"}}, ""},
 	} {
@@ -62,7 +62,7 @@ func TestAnotherInstanceIsNamedAsTheUserOfARange(t *testing.T) {
 	w := netnstest.New(t)
 	a, b := config(t, w, 1), config(t, w, 1)
 	up(t, a)
-	want := "172.30.0.0/24 is in use by link " + HostLink(a.Name) + " (172.30.0.1/24); choose another range with --node-cidr"
+	want := "choose another range with --node-cidr: 172.30.0.0/24 is in use by link " + HostLink(a.Name) + " (172.30.0.1/24)"
 	if _, err := Up(t.Context(), b); !errors.Is(err, ErrRangeInUse) || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

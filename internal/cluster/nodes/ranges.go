@@ -11,18 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rangeError names a range, who uses it, and the flag that chooses another one.
-type rangeError struct {
-	wanted netip.Prefix
-	user   string
-	flag   string
+// RangeError names a range, who uses it, and the flag that chooses another one.
+type RangeError struct {
+	Wanted netip.Prefix
+	User   string
+	Flag   string // with its dashes
 }
 
-func (e *rangeError) Error() string {
-	return fmt.Sprintf("%s is in use by %s; choose another range with %s", e.wanted, e.user, e.flag)
+func (e *RangeError) Error() string {
+	return fmt.Sprintf("choose another range with %s: %s is in use by %s", e.Flag, e.Wanted, e.User)
 }
 
-func (e *rangeError) Is(target error) bool { return target == ErrRangeInUse }
+// Is classifies the error as ErrRangeInUse.
+func (e *RangeError) Is(target error) bool { return target == ErrRangeInUse }
 
 // use is a part of an IP family's addresses which the host uses for something else than the instance.
 type use struct {
@@ -58,7 +59,7 @@ func (c *Config) checkRanges(host *space) error {
 func inUse(uses []use, wanted netip.Prefix, flag string) error {
 	for _, u := range uses {
 		if u.prefix.Overlaps(wanted) {
-			return &rangeError{wanted, u.user, flag}
+			return &RangeError{wanted, u.user, flag}
 		}
 	}
 	return nil
