@@ -15,17 +15,17 @@ import (
 )
 
 // BenchmarkNamesAfterCrash is how long after the start of `minato up`, behind a kill -9, a question of the node is lost
-// for the last time, with 1,000 Services of ten endpoints. Each name is asked for 200 times a second, never twice for
+// for the last time, with 200 Services of ten endpoints. Each name is asked for 200 times a second, never twice for
 // the same loss: one that exists and one that does not.
 func BenchmarkNamesAfterCrash(b *testing.B) {
 	w := world.Start(b, world.Config{Images: []string{}})
-	apply(b, w, services(1000, 10))
-	addr := w.Kubectl(b, "get", "service", "s999", "-o", "jsonpath={.spec.clusterIP}")
+	apply(b, w, services(200, 10))
+	addr := w.Kubectl(b, "get", "service", "s199", "-o", "jsonpath={.spec.clusterIP}")
 	node := load.Source{NS: netns.At(filepath.Join(netns.Dir, w.Name+"-node1")), DNS: "10.96.0.10:53"}
 	var last, up []time.Duration
 	for range b.N {
-		w.AwaitNamesOnDisk(b, "s999", "node1")
-		q := &load.Questions{From: node, Names: map[string]string{"s999.default.svc.cluster.local.": addr, "other.default.svc.cluster.local.": "NXDOMAIN"}}
+		w.AwaitNamesOnDisk(b, "s199", "node1")
+		q := &load.Questions{From: node, Names: map[string]string{"s199.default.svc.cluster.local.": addr, "other.default.svc.cluster.local.": "NXDOMAIN"}}
 		ctx, cancel := context.WithCancel(b.Context())
 		var asking sync.WaitGroup
 		asking.Go(func() { q.Run(ctx) })

@@ -32,10 +32,10 @@ type layer struct {
 // path is what the official images set.
 const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// skipped packages serve maintainer scripts, init systems or the package manager alone.
+// skipped packages serve maintainer scripts, init systems or the package manager alone, or are compilers: tcc does.
 var skipped = []string{
 	"adduser", "awk", "base-files", "ca-certificates", "debconf", "debianutils", "dpkg", "init-system-helpers", "iproute2",
-	"krb5-locales", "libldap-common", "lsb-base", "openssl", "passwd", "perl-base", "publicsuffix", "sysvinit-utils", "ucf",
+	"gcc-aarch64-linux-gnu", "gcc-x86-64-linux-gnu", "krb5-locales", "libldap-common", "lsb-base", "openssl", "passwd", "perl-base", "publicsuffix", "sysvinit-utils", "ucf",
 	"usr-is-merged", "usrmerge",
 }
 
@@ -61,6 +61,7 @@ var (
 		Dirs:     skeleton,
 		Busybox:  "usr/bin/busybox",
 	}
+	libc  = layer{Name: "libc", Packages: []string{"libc-bin", "musl", "musl-dev", "tcc"}}
 	curl  = layer{Name: "curl", Packages: []string{"curl"}}
 	dig   = layer{Name: "dig", Packages: []string{"bind9-dnsutils"}}
 	redis = layer{Name: "redis", Packages: []string{"redis-server"}, Dirs: map[string]int64{"data": 0o755}}
@@ -72,7 +73,7 @@ var (
 	}
 )
 
-// recipes are the images of the five articles.
+// recipes are the images of the five articles, and one of our own: resolvers of C libraries to compare.
 func recipes() []recipe {
 	web := v1.Config{
 		Env:          []string{path},
@@ -95,6 +96,7 @@ func recipes() []recipe {
 		{"busybox", []layer{busybox}, shell("sh")},
 		{"centos:7", []layer{base, dig}, shell("/bin/bash")},
 		{"thr3a/debugger", []layer{base, dig, curl}, shell("/bin/bash")},
+		{"minato/libc", []layer{base, libc}, shell("/bin/bash")},
 	}
 }
 

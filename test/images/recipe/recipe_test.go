@@ -35,6 +35,7 @@ var uses = map[string][][]string{
 	"busybox":        {{"sh", "-c", "exit"}, {"wget", "--help"}, {"sleep", "0"}},
 	"centos:7":       {{"dig", "-v"}, {"/bin/bash", "-c", "exit"}},
 	"thr3a/debugger": {{"sleep", "0"}, {"nslookup", "-version"}, {"dig", "-v"}, {"curl", "--version"}, {"cat", "/etc/nsswitch.conf"}, {"/bin/bash", "-c", "exit"}},
+	"minato/libc":    {{"sh", "/usr/local/bin/lookup", "glibc", "127.0.0.1"}, {"sh", "/usr/local/bin/lookup", "musl", "127.0.0.1"}, {"sleep", "0"}},
 }
 
 // lookups say how a name is resolved and a page fetched in an image.
@@ -44,6 +45,7 @@ var lookups = map[string][]string{
 	"redis:3.2":      {"curl -s web"},
 	"centos:7":       {"dig web +search"},
 	"thr3a/debugger": {"nslookup web", "dig web +search", "curl -s web"},
+	"minato/libc":    {"sh /usr/local/bin/lookup glibc web", "sh /usr/local/bin/lookup musl web"},
 }
 
 func TestEveryImageRunsWhatTheWalkthroughsRunInIt(t *testing.T) {

@@ -169,10 +169,48 @@ var settings = map[string]dns.Options{
 	"zonal off":     {Pods: dns.PodsDisabled, Namespaces: []string{"testns"}},
 	"not synced":    {Pods: dns.PodsDisabled, Namespaces: []string{"testns"}},
 	"reverse":       {Pods: dns.PodsDisabled},
+	"zonal":         {Pods: dns.PodsDisabled, Namespaces: []string{"testns"}},
+	"multicluster":  {Pods: dns.PodsDisabled},
+	"k8s_external":  {Pods: dns.PodsDisabled},
+	"metadata":      {Pods: dns.PodsInsecure},
+}
+
+// foreign are the tables about what minato has not, with the one answer that it has to such names.
+var foreign = map[string]struct {
+	reason string
+	is     func(c *tableCase, want, got *mdns.Msg) bool
+}{
+	"zonal": {"minato orders answers by zone (trafficDistribution) and has no names for zones", func(c *tableCase, _, got *mdns.Msg) bool {
+		return strings.Contains(c.Qname, "._zone.") && got.Rcode == mdns.RcodeNameError
+	}},
+	"multicluster": {"minato is one cluster: names of endpoints have no label for it", oneCluster},
+	"k8s_external": {"minato serves no zone of external addresses", anothersZone("example.com.", "example.org.")},
+	"metadata": {"the cases are about what CoreDNS's other plugins are told of a question, not about its answer", func(_ *tableCase, _, got *mdns.Msg) bool {
+		return got.Rcode == mdns.RcodeSuccess || got.Rcode == mdns.RcodeNameError
+	}},
+}
+
+// anothersZone says of names of a zone that an upstream was asked, which knows nothing of them.
+func anothersZone(zones ...string) func(*tableCase, *mdns.Msg, *mdns.Msg) bool {
+	return func(c *tableCase, _, got *mdns.Msg) bool {
+		return slices.ContainsFunc(zones, func(z string) bool { return strings.HasSuffix(c.Qname, z) }) && !got.Authoritative && len(got.Answer) == 0
+	}
+}
+
+// oneCluster says of names of endpoints that they go without the label of a cluster, here cluster1.
+func oneCluster(c *tableCase, want, got *mdns.Msg) bool {
+	const label = ".cluster1."
+	switch {
+	case strings.Contains(c.Qname, label):
+		return got.Rcode == mdns.RcodeNameError
+	case c.Qtype == mdns.TypeSRV:
+		return strings.ReplaceAll(canon(normal(want)), label, ".") == canon(normal(got))
+	}
+	return want.Rcode == mdns.RcodeNameError && got.Rcode == mdns.RcodeSuccess
 }
 
 func TestTheCasesOfCoreDNSsOwnTablesHold(t *testing.T) {
-	known, ran := map[string][]mdns.RR{}, 0
+	known, ran, excepted := map[string][]mdns.RR{}, 0, map[string]int{}
 	for _, tb := range tables(t) {
 		options, ok := settings[tb.Name]
 		if !ok {
@@ -200,16 +238,24 @@ func TestTheCasesOfCoreDNSsOwnTablesHold(t *testing.T) {
 			q := new(mdns.Msg).SetQuestion(mdns.Fqdn(c.Qname), c.Qtype)
 			got, want := m.ask(t, q, false), c.message(q)
 			want.Authoritative = got.Authoritative // the tables do not say
-			if canon(normal(want)) != canon(normal(got)) && excuse(q, want, got) == "" && tableExcuse(&c, got) == "" {
+			if canon(normal(want)) == canon(normal(got)) || excuse(q, want, got) != "" || tableExcuse(&c, got) != "" {
+				continue
+			}
+			if f, ok := foreign[tb.Name]; ok && f.is(&c, want, got) {
+				excepted[f.reason]++
+			} else {
 				t.Errorf("table %q, %s\nwanted: %s\ngot:    %s", tb.Name, text(q), canon(normal(want)), canon(normal(got)))
 			}
 		}
 	}
-	const all = 86 // of 124: the others are of multicluster, zonal, k8s_external and metadata, which minato has not
+	const all = 123
 	if ran < all {
 		t.Errorf("%d cases ran, fewer than the %d that there were", ran, all)
 	}
 	t.Logf("%d cases", ran)
+	for reason, n := range excepted {
+		t.Logf("%d are answered otherwise: %s", n, reason)
+	}
 }
 
 // tableExcuse names the cases of the tables that are not ours.
