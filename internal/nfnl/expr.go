@@ -194,14 +194,16 @@ type CtKey uint32
 
 // The properties in use. CtProtoDst and the addresses need CtOriginal.
 const (
-	CtStatus     CtKey = unix.NFT_CT_STATUS
-	CtProtocol   CtKey = unix.NFT_CT_PROTOCOL
-	CtProtoDst   CtKey = unix.NFT_CT_PROTO_DST
-	CtSrc4       CtKey = unix.NFT_CT_SRC_IP
-	CtDst4       CtKey = unix.NFT_CT_DST_IP
-	CtSrc6       CtKey = unix.NFT_CT_SRC_IP6
-	CtDst6       CtKey = unix.NFT_CT_DST_IP6
-	CtStatusDNAT       = 1 << 5 // IPS_DST_NAT
+	CtState        CtKey = unix.NFT_CT_STATE
+	CtStatus       CtKey = unix.NFT_CT_STATUS
+	CtProtocol     CtKey = unix.NFT_CT_PROTOCOL
+	CtProtoDst     CtKey = unix.NFT_CT_PROTO_DST
+	CtSrc4         CtKey = unix.NFT_CT_SRC_IP
+	CtDst4         CtKey = unix.NFT_CT_DST_IP
+	CtSrc6         CtKey = unix.NFT_CT_SRC_IP6
+	CtDst6         CtKey = unix.NFT_CT_DST_IP6
+	CtStateInvalid       = 1 << 0 // of no connection, or out of its window (NF_CT_STATE_INVALID_BIT)
+	CtStatusDNAT         = 1 << 5 // IPS_DST_NAT
 )
 
 // Ct loads a property of the connection.

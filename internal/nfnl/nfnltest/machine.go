@@ -183,6 +183,8 @@ func (m *machine) ct(key nfnl.CtKey) []byte {
 			return nfnl.Number(nfnl.CtStatusDNAT)
 		}
 		return nfnl.Number(0)
+	case nfnl.CtState:
+		return nfnl.Number(0) // of a packet that is in order
 	case nfnl.CtProtocol:
 		return []byte{m.p.Protocol}
 	case nfnl.CtSrc4, nfnl.CtSrc6:

@@ -262,7 +262,7 @@ func (t *table) verdicts() (map[string]uint64, error) {
 	}
 	sum := map[string]uint64{"forwarded": 0, "refused": 0, "dropped": 0}
 	for _, r := range rules {
-		if v, n := outcome(r); v != "" && r.Comment != commentPing {
+		if v, n := outcome(r); v != "" && r.Comment != commentPing && r.Comment != commentInvalid {
 			sum[v] += n
 		}
 	}

@@ -119,8 +119,27 @@ func (r ruleset) static() []nfnl.Rule {
 		add(c, "rest of the service range", seq(daddr, nfnl.Lookup(string(setRange), nfnl.R(0))), decide(nfnl.Goto, chainVIP))
 		add(c, commentPing, r.ping(daddr))
 	}
+	for _, pod := range []uint32{r.saddr, r.daddr} {
+		add(chainForward, commentInvalid, r.invalid(pod), decide(nfnl.Drop, ""))
+	}
 	add(chainForward, "no such port of a load balancer", seq(daddr, nfnl.Lookup(string(setLB), nfnl.R(0))), decide(nfnl.Drop, ""))
 	return append(out, r.postrouting()...)
+}
+
+// commentInvalid marks rules that count packets of connections, and no connections.
+const commentInvalid = "not in order"
+
+// invalid finds TCP packets from or to a pod of the node, by the offset of its address, that conntrack does not take for
+// part of their connection. It does not translate them: a client would reset the connection over a reply from an
+// address that it does not know (kubernetes/kubernetes#74839). Others' packets may come one way only, and pass.
+func (r ruleset) invalid(pod uint32) []nfnl.Expr {
+	return seq(
+		nfnl.Ct(nfnl.CtState, nfnl.R(0)),
+		nfnl.Bitwise(nfnl.R(0), nfnl.R(0), nfnl.Number(nfnl.CtStateInvalid), nfnl.Number(0)),
+		nfnl.Cmp(nfnl.NotEqual, nfnl.R(0), nfnl.Number(0)),
+		nfnl.Meta(nfnl.MetaL4Proto, nfnl.R(0)), nfnl.Cmp(nfnl.Equal, nfnl.R(0), []byte{byte(model.TCP)}),
+		nfnl.Payload(nfnl.NetworkHeader, pod, r.addrLen, nfnl.R(0)), nfnl.LookupMap(string(setScope), nfnl.R(0), nfnl.R(0)),
+		nfnl.Cmp(nfnl.Equal, nfnl.R(1), nfnl.Number(uint32(model.Inside))))
 }
 
 // commentPing marks the rule that counts pings, which are no connections.
