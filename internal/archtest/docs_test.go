@@ -154,6 +154,47 @@ func commands(p page) []string {
 	return append(all, quoted.FindAllString(p.prose(), -1)...)
 }
 
+var (
+	testNamed    = regexp.MustCompile("`(Test[A-Z][A-Za-z0-9_]+)(?:/[^`]*)?`")
+	scriptNamed  = regexp.MustCompile("`([a-z0-9/_.-]+[.]txtar)`")
+	testDeclared = regexp.MustCompile(`(?m)^func (Test[A-Z][A-Za-z0-9_]+)\(`)
+)
+
+// A page that names a test as proof of what it says must not outlive the test.
+func TestTestsThatPagesNameExist(t *testing.T) {
+	declared := map[string]bool{}
+	err := filepath.WalkDir("../..", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(p, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		for _, m := range testDeclared.FindAllSubmatch(b, -1) {
+			declared[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, p := range pages(t) {
+		for _, m := range testNamed.FindAllStringSubmatch(p.prose(), -1) {
+			if named++; !declared[m[1]] {
+				t.Errorf("%s names the test %s, which is not there", p.file, m[1])
+			}
+		}
+		for _, m := range scriptNamed.FindAllStringSubmatch(p.prose(), -1) {
+			named++
+			if _, err := os.Stat(filepath.Join("../..", m[1])); err != nil {
+				t.Errorf("%s names the script %s, which is not there", p.file, m[1])
+			}
+		}
+	}
+	if named < 50 {
+		t.Errorf("found only %d tests: the pattern is broken", named)
+	}
+}
+
 // headings are those of every component page, in this order.
 var headings = []string{"Name", "Description", "Plan", "Applier", "Settings", "Examples", "Limits"}
 

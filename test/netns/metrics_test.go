@@ -4,6 +4,7 @@ package netns_test
 
 import (
 	"errors"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -91,6 +92,15 @@ func TestMetricsTellWhatWasProgrammed(t *testing.T) {
 	for _, name := range []string{"minato_conntrack_entries", "minato_conntrack_limit", "kubeproxy_sync_proxy_rules_last_timestamp_seconds IPv4"} {
 		if after[name] <= 0 {
 			t.Errorf("%s is %v", name, after[name])
+		}
+	}
+}
+
+func TestConntrackKeepsConnectionsAsKubeProxyHasIt(t *testing.T) {
+	w := newWorld(t)
+	for state, want := range map[string]string{"close_wait": "3600", "established": "86400"} {
+		if got := strings.TrimSpace(netnstest.Run(t, w.node, "sysctl", "-n", "net.netfilter.nf_conntrack_tcp_timeout_"+state)); got != want {
+			t.Errorf("%s: %s s, want %s", state, got, want)
 		}
 	}
 }

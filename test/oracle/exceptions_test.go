@@ -19,7 +19,7 @@ type exception struct {
 
 const (
 	leftAlone = "left alone"
-	loopback  = "NodePorts are not answered at loopback addresses, as in nftables mode"
+	loopback  = "at loopback addresses a listener answers NodePorts, not rules (internal/dataplane/localhost)"
 )
 
 // exceptions are all of them. Each has to be met, and what it says has to be so.

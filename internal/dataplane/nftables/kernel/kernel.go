@@ -13,7 +13,8 @@
 // kernel, so a restart changes no element.
 //
 // It does not choose backends (model.Select does), watch anything by itself, or touch any table but its own; of
-// conntrack it deletes only flows of UDP and SCTP to endpoints that are gone, and of TCP those that nobody has answered.
+// conntrack it deletes only flows of UDP and SCTP to endpoints that are gone, and of TCP those that nobody has answered,
+// and it sets two timeouts of TCP.
 package kernel
 
 import (
@@ -110,6 +111,9 @@ func Open(cfg Config) (*Applier, error) {
 	if err := a.observe(); err != nil {
 		a.kernel.Close()
 		return nil, err
+	}
+	if cfg.Kernel == nil {
+		a.setTimeouts()
 	}
 	return a, nil
 }
