@@ -98,7 +98,7 @@ func BenchmarkFailover(b *testing.B) {
 				for name, p := range all {
 					b.ReportMetric(float64(p.failed), name+"-failed")
 					b.ReportMetric(float64(p.asked), name+"-probes")
-					b.Logf("%s: failed by second %v, of %v", name, p.seconds, p.errors)
+					b.Logf("%s: failed by second %v, at last of: %v", name, p.seconds, p.last)
 					b.ReportMetric(p.until.Seconds()*1000, name+"-last-failed-ms")
 				}
 				way.get()
@@ -116,12 +116,12 @@ type probe struct {
 	first         time.Time
 	until         time.Duration // from the first failure to the end of the last
 	seconds       map[int]int   // how many failed in which second after the first that was asked
-	errors        map[string]int
+	last          error
 	began         time.Time
 }
 
 func start(ctx context.Context, running *sync.WaitGroup, from netns.NS, ask func(context.Context, netns.NS) error) *probe {
-	p := &probe{seconds: map[int]int{}, errors: map[string]int{}, began: time.Now()}
+	p := &probe{seconds: map[int]int{}, began: time.Now()}
 	running.Go(func() {
 		tick := time.NewTicker(interval)
 		defer tick.Stop()
@@ -144,7 +144,7 @@ func start(ctx context.Context, running *sync.WaitGroup, from netns.NS, ask func
 				}
 				p.failed++
 				p.seconds[int(began.Sub(p.began).Seconds())]++
-				p.errors[err.Error()]++
+				p.last = err
 				if p.first.IsZero() || began.Before(p.first) {
 					p.first = began
 				}
