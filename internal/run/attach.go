@@ -12,6 +12,7 @@ import (
 
 	"minato/internal/cluster/cni"
 	"minato/internal/cluster/nodes"
+	"minato/internal/drain"
 	"minato/internal/model"
 )
 
@@ -98,20 +99,5 @@ func listenRoot(path string) (net.Listener, error) {
 // serveHTTP serves until ctx ends and then waits a moment for what is under way.
 func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	const grace = 2 * time.Second
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
-	stopped := make(chan error, 1)
-	go func() {
-		<-ctx.Done()
-		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-		defer cancel()
-		err := srv.Shutdown(c)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = srv.Close()
-		}
-		stopped <- err
-	}()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return <-stopped
+	return drain.Until(ctx, &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}, l, grace)
 }

@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"minato/internal/drain"
 )
 
 // Node is what `minato node list` shows, and where `minato node exec` enters.
@@ -89,22 +91,12 @@ func Listen(path string, uid int) (net.Listener, error) {
 
 // Serve answers on the control socket until ctx ends, then waits for requests under way.
 func Serve(ctx context.Context, l net.Listener, b Backend) error {
+	const grace = 2 * time.Second
 	srv := &http.Server{Handler: b.routes(), ReadHeaderTimeout: 10 * time.Second}
-	stopped := make(chan error, 1)
-	go func() {
-		<-ctx.Done()
-		grace, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		err := srv.Shutdown(grace)
-		if err != nil {
-			err = srv.Close()
-		}
-		stopped <- err
-	}()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := drain.Until(ctx, srv, l, grace); err != nil {
 		return fmt.Errorf("serve the control socket: %w", err)
 	}
-	return <-stopped
+	return nil
 }
 
 func (b Backend) routes() http.Handler {

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -267,7 +266,7 @@ func (k *Kubelet) startEvents(ctx context.Context) {
 func (k *Kubelet) serve(ctx context.Context, listener net.Listener) {
 	s := server.Server{Pods: k, Runtime: k.cfg.Runtime, LogDir: k.cfg.PodLogsDir, Log: k.cfg.Log}
 	err := s.Serve(ctx, listener, k.cfg.Serving, k.cfg.ClientCA)
-	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err != nil {
 		k.cfg.Log.Error("kubelet server", "err", err)
 	}
 }

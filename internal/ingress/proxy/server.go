@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"minato/internal/drain"
 	"minato/internal/handover"
 	"minato/internal/ingress"
 	"minato/internal/model"
@@ -165,7 +166,7 @@ func (s *Server) Run(ctx context.Context) error {
 			s.setState(state{listening: true})
 		case empty && f != nil:
 			s.setState(state{})
-			f.stop(s.cfg.Grace)
+			f.stop(s.cfg.Grace, 0)
 			f = nil
 		case empty:
 			s.setState(state{})
@@ -174,16 +175,16 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			s.setState(state{})
 			if s.cfg.Sockets.Handed() {
-				f.stop(max(s.cfg.Grace, time.Minute))
+				f.stop(max(s.cfg.Grace, time.Minute), time.Second)
 			} else {
-				f.stop(s.cfg.Grace)
+				f.stop(s.cfg.Grace, 0)
 			}
 			return nil
 		case <-s.wake:
 		case <-again:
 		case err := <-f.failed():
 			s.setState(state{problem: err.Error()})
-			f.stop(0)
+			f.stop(0, 0)
 			f = nil
 		}
 	}
@@ -201,7 +202,7 @@ func (s *Server) close() {
 
 // front is the listening side: from the first Ingress to the last.
 type front struct {
-	http     *http.Server
+	http     *drain.Server
 	cancel   context.CancelFunc // of all its requests
 	requests sync.WaitGroup     // also those that became WebSockets, which http.Server no longer knows
 	serving  sync.WaitGroup
@@ -243,7 +244,7 @@ func (s *Server) serve(ctx context.Context, plain, secure []net.Listener) *front
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true) // by ALPN; HTTP/2 without TLS is not spoken
-	f.http = &http.Server{
+	f.http = drain.New(&http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			f.requests.Add(1)
 			defer f.requests.Done()
@@ -259,7 +260,7 @@ func (s *Server) serve(ctx context.Context, plain, secure []net.Listener) *front
 		// which of them is first.
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate, NextProtos: []string{"h2", "http/1.1"}},
 		ErrorLog:  slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
-	}
+	})
 	accept := func(serve func(net.Listener) error, l net.Listener) {
 		f.serving.Go(func() {
 			if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -271,7 +272,7 @@ func (s *Server) serve(ctx context.Context, plain, secure []net.Listener) *front
 		accept(f.http.Serve, l)
 	}
 	for _, l := range secure {
-		accept(func(l net.Listener) error { return f.http.ServeTLS(l, "", "") }, l)
+		accept(f.http.ServeTLS, l)
 	}
 	return f
 }
@@ -285,13 +286,13 @@ func (f *front) failed() <-chan error {
 }
 
 // stop closes the listeners, gives requests a while, then ends them, and returns when nothing of them is left.
-func (f *front) stop(grace time.Duration) {
+func (f *front) stop(grace, linger time.Duration) {
 	if f == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	if f.http.Shutdown(ctx) != nil {
+	if f.http.Shutdown(ctx, linger) != nil {
 		f.http.Close()
 	}
 	f.cancel()

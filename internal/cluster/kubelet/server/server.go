@@ -31,6 +31,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	kubelettypes "k8s.io/kubelet/pkg/types"
+
+	"minato/internal/drain"
 )
 
 // Pods is what the server wants to know of the node's pods. All methods are called concurrently.
@@ -71,23 +73,8 @@ func (s Server) Serve(ctx context.Context, listener net.Listener, certificate tl
 			NextProtos: []string{"http/1.1"}, // SPDY and WebSocket take the connection over, which HTTP/2 cannot
 		},
 	}
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		const grace = time.Second // for whom has just connected
-		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-		defer cancel()
-		err := server.Shutdown(c)
-		end() // of what lasts, such as logs that are followed
-		if err != nil {
-			server.Close()
-		}
-	})
-	err := server.ServeTLS(listener, "", "")
-	if !stop() {
-		<-ended
-	}
-	return err
+	const grace = time.Second // for whom has just connected; what lasts, such as logs that are followed, ends with base
+	return drain.Until(ctx, server, listener, grace)
 }
 
 func (s Server) handler() http.Handler {
