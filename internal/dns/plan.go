@@ -68,7 +68,7 @@ func (z *zone) recordsOf(s *model.Service, n *model.Node) records {
 	if base == "" {
 		return records{}
 	}
-	g := gathering{base: base, podNames: z.options.EndpointPodNames}
+	g := gathering{base: base, podNames: z.options.EndpointPodNames, names: make([]named, 0, 1+2*len(s.Ports))}
 	switch {
 	case s.Type == model.TypeExternalName:
 		g.external(s.ExternalName)

@@ -7,8 +7,9 @@ import (
 )
 
 const (
-	fanBits = 6
-	fanOut  = 1 << fanBits
+	rootBits   = 7
+	branchBits = 6
+	fanOut     = 1 << branchBits
 )
 
 // tree is one state of all names. It is immutable; an edit copies the path to the shards that it touches, a few hundred
@@ -17,7 +18,7 @@ const (
 type tree struct {
 	zone     *zone
 	seed     maphash.Seed
-	branches [fanOut]*branch // by the first bits of the hash of a name
+	branches [1 << rootBits]*branch // by the first bits of the hash of a name
 	names    int
 	revision uint64
 	complete bool   // false: what is not found may exist
@@ -58,11 +59,11 @@ func (t *tree) find(name []byte) *entry {
 
 // shard is where the names with a hash are, nil when there are none.
 func (t *tree) shard(h uint64) *shard {
-	b := t.branches[h>>(64-fanBits)]
+	b := t.branches[h>>(64-rootBits)]
 	if b == nil {
 		return nil
 	}
-	return b.shards[h>>(64-2*fanBits)%fanOut]
+	return b.shards[h>>(64-rootBits-branchBits)%fanOut]
 }
 
 // all goes over the names in no order.
@@ -149,7 +150,7 @@ func (t *tree) edit() *edit {
 
 // shard is the shard of a hash, as a copy of this edit's own.
 func (e *edit) shard(h uint64) *shard {
-	b := &e.t.branches[h>>(64-fanBits)]
+	b := &e.t.branches[h>>(64-rootBits)]
 	switch {
 	case *b == nil:
 		*b = &branch{edit: e.t.edits}
@@ -158,7 +159,7 @@ func (e *edit) shard(h uint64) *shard {
 		c.edit = e.t.edits
 		*b = &c
 	}
-	s := &(*b).shards[h>>(64-2*fanBits)%fanOut]
+	s := &(*b).shards[h>>(64-rootBits-branchBits)%fanOut]
 	if *s == nil || (*s).edit != e.t.edits {
 		*s = (*s).copy(e.t.edits)
 	} else {
