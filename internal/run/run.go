@@ -25,6 +25,7 @@ import (
 	"minato/internal/cluster/scheduler"
 	"minato/internal/dns/corefile"
 	"minato/internal/handover"
+	"minato/internal/heap"
 	"minato/internal/instance"
 	"minato/internal/model"
 	"minato/internal/source"
@@ -92,6 +93,7 @@ type instanceRun struct {
 
 // Up starts the instance and returns when its nodes are ready. It ends when ctx does.
 func Up(ctx context.Context, inst instance.Instance, cfg instance.Config, opt Options) (*Running, error) {
+	defer heap.GrowFreely()()
 	if err := inst.MakeDirs(); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +19,7 @@ import (
 	"minato/internal/dataplane/localhost"
 	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/health/server"
+	"minato/internal/heap"
 	"minato/internal/model"
 	"minato/internal/netns"
 	"minato/internal/source"
@@ -70,7 +70,11 @@ func Run(ctx context.Context, cfg Config) error {
 			}
 		})
 	}
-	start("garbage", func(ctx context.Context) error { return hurry(ctx, board) })
+	usual := heap.GrowFreely()
+	start("heap", func(ctx context.Context) error {
+		defer usual()
+		return board.Wait(ctx, func(all []status.Entry) bool { return len(all) > 0 }) // the first revision is in the kernel
+	})
 	start("source", func(ctx context.Context) error { return kube.RunServices(ctx, client, builder) })
 	start("health", health.Run)
 	start("NodePorts at the loopback", loopback.Run)
@@ -82,18 +86,6 @@ func Run(ctx context.Context, cfg Config) error {
 		return cause
 	}
 	return nil
-}
-
-// hurry lets the heap grow to five times what is in use until the first revision is in the kernel: what is in use grows
-// until then, and looking through it again and again took a third of the time. Whoever sets GOGC decides.
-func hurry(ctx context.Context, board *status.Board) error {
-	const usual, first = 100, 400
-	before := debug.SetGCPercent(first)
-	defer debug.SetGCPercent(before)
-	if before != usual {
-		return nil
-	}
-	return board.Wait(ctx, func(all []status.Entry) bool { return len(all) > 0 })
 }
 
 // Cleanup takes away everything that agents have left in nftables.
