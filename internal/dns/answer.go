@@ -36,6 +36,9 @@ func (v View) Append(msg []byte, n *Name, qtype uint16, limit int, turn uint32) 
 			return v.appendPod(msg, pod, qtype, apex)
 		}
 		if e = v.alias(n, front); e == nil && !v.implied(n, front) {
+			if v.podUnknown(n, front) {
+				return msg, Answer{Rcode: RcodeServFail}
+			}
 			return v.appendMissing(msg, apex)
 		}
 		alias = e != nil
@@ -133,6 +136,15 @@ func (v View) pod(n *Name, front int) (netip.Addr, bool) {
 	}
 	a, ok := undash(n.label(0))
 	return a, ok && v.tree.zone.options.podName(n.label(1), a)
+}
+
+// podUnknown reports whether a name that was not found is a pod's, of whom nothing was read yet.
+func (v View) podUnknown(n *Name, front int) bool {
+	if v.tree.zone.options.podsRead() || front != 3 || string(n.label(2)) != "pod" || v.tree.find(n.from(1)) == nil {
+		return false
+	}
+	_, ok := undash(n.label(0))
+	return ok
 }
 
 // undash reads "10-244-1-5" or "2001-db8--1".

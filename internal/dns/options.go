@@ -19,7 +19,9 @@ type Options struct {
 	Pods PodMode
 	// PodExists is for PodsVerified: whether a pod of the namespace has the address, as text. It is called for
 	// questions, at any time and from any goroutine. Nil: none has.
-	PodExists          func(namespace, addr string) bool
+	PodExists func(namespace, addr string) bool
+	// PodsKnown is whether PodExists can say yet; nil: it can. Until then a pod's name is SERVFAIL where it would not exist.
+	PodsKnown          func() bool
 	TTL                int      // seconds; 0: 5, negative: 0
 	EndpointPodNames   bool     // endpoints without a hostname are called as their pods are
 	NoEndpoints        bool     // no names of endpoints, and so none of headless Services
@@ -45,6 +47,11 @@ func (o *Options) ttl() uint32 {
 // exposed reports whether names of the namespace may exist.
 func (o *Options) exposed(namespace string) bool {
 	return len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, namespace)
+}
+
+// podsRead reports whether it can be said which pods there are.
+func (o *Options) podsRead() bool {
+	return o.Pods != PodsVerified || o.PodsKnown == nil || o.PodsKnown()
 }
 
 // podName reports whether the address is answered as a pod's name, in a namespace that exists.

@@ -53,7 +53,7 @@ func (u *instanceRun) startNames(a *agent) (err error) {
 	}
 	host := u.dnsHost()
 	a.corefile = &corefile.Applier{
-		Host: host, Table: a.table, Server: a.dns, Log: log, PodExists: u.hasPod,
+		Host: host, Table: a.table, Server: a.dns, Log: log, PodExists: u.hasPod, PodsKnown: u.podsKnown,
 		Defaults: dnsserver.Settings{LogErrors: true, Forward: []dnsserver.Forward{host.Resolvers}},
 	}
 	a.lastGood = lastgood.New(lastgood.Config{File: u.inst.NamesFile(a.node.Name), Table: a.table, Corefile: a.corefile, Log: log})
@@ -83,8 +83,14 @@ func (u *instanceRun) restoreNames(a *agent, log *slog.Logger) error {
 	return nil
 }
 
+// podsKnown reports whether there is an API whose pods have been read.
+func (u *instanceRun) podsKnown() bool {
+	api := u.pods.Load()
+	return api != nil && api.PodsRead()
+}
+
 // hasPod reports whether a pod of the namespace has the address. Before there is an API none is known.
 func (u *instanceRun) hasPod(namespace, addr string) bool {
-	known := u.pods.Load()
-	return known != nil && known.HasPod(namespace, addr)
+	api := u.pods.Load()
+	return api != nil && api.HasPod(namespace, addr)
 }

@@ -38,6 +38,9 @@ func (s *Server) Privileged() *rest.Config { return rest.CopyConfig(s.loopback) 
 // add theirs to it and call its Start again. It stops with the server.
 func (s *Server) Informers() informers.SharedInformerFactory { return s.informers }
 
+// PodsRead reports whether all pods have been read once, so that HasPod can say no.
+func (s *Server) PodsRead() bool { return s.informers.Core().V1().Pods().Informer().HasSynced() }
+
 // HasPod reports whether a pod of the namespace has the address.
 func (s *Server) HasPod(namespace, addr string) bool {
 	pods, err := s.informers.Core().V1().Pods().Lister().Pods(namespace).List(labels.Everything())

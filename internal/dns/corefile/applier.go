@@ -19,6 +19,7 @@ type Applier struct {
 	Server    interface{ Configure(server.Settings) error }
 	Defaults  server.Settings // in force while there is no Corefile
 	PodExists func(namespace, addr string) bool
+	PodsKnown func() bool // whether PodExists can say yet
 	Log       *slog.Logger
 
 	last    *model.DNSConfig // that was tried
@@ -81,7 +82,7 @@ func (a *Applier) apply(d *model.DNSConfig) error {
 	if err := a.Server.Configure(c.Server); err != nil {
 		return err
 	}
-	c.Cluster.PodExists = a.PodExists
+	c.Cluster.PodExists, c.Cluster.PodsKnown = a.PodExists, a.PodsKnown
 	a.Table.SetOptions(c.Cluster)
 	return nil
 }
