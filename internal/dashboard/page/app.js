@@ -70,9 +70,9 @@ function fromOutside(s) {
 function serviceThing(s) {
   const name = `${s.namespace}/${s.name}`, port = s.ports.length ? ":" + s.ports[0].split("/")[0] : "";
   const ready = s.backends.filter(b => b.state === "ready").length, known = s.backends.length + (s.more || 0);
-  const where = s.externalName ? "→ " + s.externalName : s.frontends.map(f => `${f.kind} ${f.addr}/${f.protocol}`).join(", ") || s.ports.join(", ");
-  const endpoints = s.externalName ? "" : s.own ? "every node answers by itself" : s.more ? `${known} endpoints` : `${ready} of ${known} endpoints ready`;
-  return thing({ key: "service/" + name, to: `${s.name}.${s.namespace}${port}`, addresses: { lan: fromOutside(s), node: s.frontends[0]?.addr }, label: `Service ${name}, ${s.type}, ${endpoints} ${(s.problems || []).join(", ")}` },
+  const where = s.externalName ? "→ " + s.externalName : s.frontends.map(f => `${f.kind} ${f.addr.replace(/^(0\.0\.0\.0|\[::\]):/, "")}/${f.protocol}`).join(", ") || s.ports.join(", ");
+  const endpoints = s.externalName ? "" : s.own ? "every node answers by itself" : s.more ? `${known} endpoints` : known === 0 ? "" : `${ready} of ${known} endpoints ready`;
+  return thing({ key: "service/" + name, to: `${s.name}.${s.namespace}${port}`, addresses: { lan: fromOutside(s), node: s.frontends[0]?.addr }, label: `Service ${name}, ${s.type}, ${[endpoints, ...(s.problems || [])].filter(Boolean).join(" ")}` },
     el("strong", {}, s.name + " ", el("span", {}, `${s.namespace} · ${s.type}`)), el("span", {}, where),
     endpoints && el("span", { class: ready || s.more || s.own ? "good" : "warn" }, endpoints),
     ...(s.problems || []).map(p => el("span", { class: "warn" }, p)));
@@ -168,7 +168,10 @@ async function explain() {
 function show(verdict, text, kind) {
   if ($("verdict").textContent !== verdict) $("verdict").textContent = verdict;
   $("verdict").className = kind;
-  if ($("answer").textContent !== text) $("answer").textContent = text;
+  if ($("answer").textContent === text) return;
+  // A line a block, so that what does not fit goes on below its value and not below its label.
+  $("answer").style.setProperty("--label", `${/^\S+ +/.exec(text)?.[0].length ?? 0}ch`);
+  $("answer").replaceChildren(...text.split(/(?<=\n)/).map(line => Object.assign(document.createElement("span"), { textContent: line })));
 }
 
 // mark shows what is chosen and which backends an answer can reach, and draws the lines.
