@@ -72,7 +72,7 @@ func TestDashboard(t *testing.T) {
 	b.Until(t, `document.getElementById("verdict").textContent == "delivered"`)
 	said := b.Names(t, "button", "heading", "status")
 	for _, want := range []string{
-		"button Service default/web, ClusterIP, 2 of 3 endpoints ready ",
+		"button Service default/web, ClusterIP, 2 of 3 endpoints ready",
 		"button Service default/nobody, ClusterIP, no endpoints",
 		"button pod default/web-c, not ready, of default/web",
 		"heading What becomes of a connection?",
