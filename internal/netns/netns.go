@@ -10,11 +10,9 @@ package netns
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 
@@ -100,47 +98,4 @@ func (n NS) DialContext(ctx context.Context, network, address string) (c net.Con
 		return err
 	})
 	return c, err
-}
-
-// Create makes a new namespace and mounts it at path. An existing one is an error that wraps fs.ErrExist.
-func Create(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("make folder of network namespaces: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0o444)
-	if err != nil {
-		return fmt.Errorf("create network namespace: %w", err)
-	}
-	f.Close()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("unshare network namespace: %w", err)
-			return
-		}
-		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-			done <- fmt.Errorf("mount network namespace at %s: %w", path, err)
-			return
-		}
-		done <- nil
-	}()
-	if err := <-done; err != nil {
-		os.Remove(path)
-		return err
-	}
-	return nil
-}
-
-// Delete unmounts the namespace at path. It vanishes when its last process and socket are gone. Deleting what
-// is not there is no error.
-func Delete(path string) error {
-	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmount network namespace %s: %w", path, err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove network namespace %s: %w", path, err)
-	}
-	_ = os.Remove(filepath.Dir(path)) // gone with the last namespace in it; iproute2 makes it again as Create does
-	return nil
 }

@@ -39,7 +39,7 @@ func (w *World) AwaitNamesOnDisk(t testing.TB, service string, nodes ...string) 
 		file := w.instance(t).NamesFile(node)
 		Eventually(t, 20*time.Second, func() error {
 			if b, err := os.ReadFile(file); err != nil || !bytes.Contains(b, entry) {
-				return fmt.Errorf("Service %s is not in %s (%v)", service, file, err)
+				return fmt.Errorf("the Service %s is not in %s (%v)", service, file, err)
 			}
 			return nil
 		})

@@ -176,7 +176,7 @@ func (s *Server) Publish(ctx context.Context, next *model.Snapshot, held func(mo
 func (s *Server) open(ctx context.Context, name model.ServiceName, at netip.AddrPort) error {
 	if p, ok := s.ports[at]; ok {
 		if p.service != name {
-			return fmt.Errorf("Service %s has it", p.service)
+			return fmt.Errorf("the Service %s has it", p.service)
 		}
 		return nil
 	}

@@ -55,7 +55,7 @@ func Parse(text string, custom map[string]string, host Host) (*Config, error) {
 		return nil, errors.New("the Corefile has no server block")
 	}
 	if err := r.c.Server.Check(); err != nil {
-		return nil, fmt.Errorf("Corefile: %w", err)
+		return nil, fmt.Errorf("the Corefile: %w", err)
 	}
 	return &r.c, nil
 }
