@@ -28,6 +28,18 @@ var frontPorts = []struct {
 	port int32
 }{{"http", 80}, {"https", 443}}
 
+// frontSlice holds the endpoints of one IP family: a slice has one, and no other later.
+type frontSlice struct {
+	ipv6 bool
+	name string
+	kind discoveryv1.AddressType
+}
+
+var frontSlices = []frontSlice{
+	{false, Front.Name, discoveryv1.AddressTypeIPv4},
+	{true, Front.Name + "-ipv6", discoveryv1.AddressTypeIPv6},
+}
+
 // front makes the Service and its endpoints as they should be, or deletes them.
 func (w *IngressWriter) front(ctx context.Context, s *model.Snapshot, nodes []*model.Node) error {
 	have := s.Service(Front)
@@ -41,34 +53,51 @@ func (w *IngressWriter) front(ctx context.Context, s *model.Snapshot, nodes []*m
 			return err
 		}
 	}
-	var want, got []netip.Addr
+	for _, f := range frontSlices {
+		if !slices.Equal(f.want(nodes), f.have(have)) {
+			if err := w.applyEndpoints(ctx, f, nodes); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// want are the addresses of the family at which the proxies of nodes listen, sorted.
+func (f frontSlice) want(nodes []*model.Node) (addrs []netip.Addr) {
 	for _, n := range nodes {
-		if a := n.Addr(false); a.IsValid() {
-			want = append(want, a)
+		if a := n.Addr(f.ipv6); a.IsValid() {
+			addrs = append(addrs, a)
 		}
 	}
-	if have != nil {
-		for b := range have.Backends(frontPorts[0].name, model.TCP) {
-			got = append(got, b.Addr.Addr())
-		}
-	}
-	slices.SortFunc(got, netip.Addr.Compare)
-	sorted := slices.SortedFunc(slices.Values(want), netip.Addr.Compare)
-	if have != nil && slices.Equal(sorted, got) {
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
+}
+
+// have are those that the Service has, sorted; it may be nil.
+func (f frontSlice) have(svc *model.Service) (addrs []netip.Addr) {
+	if svc == nil {
 		return nil
 	}
-	return w.applyEndpoints(ctx, nodes)
+	for b := range svc.Backends(frontPorts[0].name, model.TCP) {
+		if a := b.Addr.Addr(); a.Is6() == f.ipv6 {
+			addrs = append(addrs, a)
+		}
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
 }
 
 // createFront: policy Local keeps the client's address, since each node's proxy is that node's own endpoint. It needs
-// no NodePorts, the proxies have ports of the nodes already. A Service of that name that is not ours stays as it is.
+// no NodePorts, the proxies have ports of the nodes already. It has an address of each family that the cluster has, as
+// the proxies do. A Service of that name that is not ours stays as it is.
 func (w *IngressWriter) createFront(ctx context.Context) error {
-	no := false
+	no, families := false, corev1.IPFamilyPolicyPreferDualStack
 	svc := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: Front.Name, Namespace: Front.Namespace, Labels: map[string]string{"app.kubernetes.io/managed-by": frontManager}},
 		Spec: corev1.ServiceSpec{
 			Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal,
-			AllocateLoadBalancerNodePorts: &no,
+			AllocateLoadBalancerNodePorts: &no, IPFamilyPolicy: &families,
 		},
 	}
 	for _, p := range frontPorts {
@@ -81,15 +110,15 @@ func (w *IngressWriter) createFront(ctx context.Context) error {
 	return nil
 }
 
-func (w *IngressWriter) applyEndpoints(ctx context.Context, nodes []*model.Node) error {
-	slice := applydiscoveryv1.EndpointSlice(Front.Name, Front.Namespace).
+func (w *IngressWriter) applyEndpoints(ctx context.Context, f frontSlice, nodes []*model.Node) error {
+	slice := applydiscoveryv1.EndpointSlice(f.name, Front.Namespace).
 		WithLabels(map[string]string{discoveryv1.LabelServiceName: Front.Name, discoveryv1.LabelManagedBy: frontManager}).
-		WithAddressType(discoveryv1.AddressTypeIPv4)
+		WithAddressType(f.kind)
 	for _, p := range frontPorts {
 		slice.WithPorts(applydiscoveryv1.EndpointPort().WithName(p.name).WithPort(p.port).WithProtocol(corev1.ProtocolTCP))
 	}
 	for _, n := range nodes {
-		if a := n.Addr(false); a.IsValid() {
+		if a := n.Addr(f.ipv6); a.IsValid() {
 			slice.WithEndpoints(applydiscoveryv1.Endpoint().WithAddresses(a.String()).WithNodeName(n.Name).
 				WithConditions(applydiscoveryv1.EndpointConditions().WithReady(true)))
 		}
@@ -120,11 +149,14 @@ func (w *IngressWriter) deleteFront(ctx context.Context) error {
 	if err == nil {
 		err = services.Delete(ctx, Front.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &svc.UID}})
 	}
-	if err == nil || apierrors.IsNotFound(err) {
-		err = w.cfg.Client.DiscoveryV1().EndpointSlices(Front.Namespace).Delete(ctx, Front.Name, metav1.DeleteOptions{})
-	}
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("deleting Service %s: %w", Front, err)
+	}
+	for _, f := range frontSlices {
+		err := w.cfg.Client.DiscoveryV1().EndpointSlices(Front.Namespace).Delete(ctx, f.name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("deleting the endpoints of Service %s: %w", Front, err)
+		}
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -125,9 +126,12 @@ func (w *ingressWorld) addresses(name string) string {
 	return strings.Join(all, " ")
 }
 
-// endpoints are the nodes behind the Service in front, or "none".
-func (w *ingressWorld) endpoints() string {
-	slice, err := w.client.DiscoveryV1().EndpointSlices(Front.Namespace).Get(w.t.Context(), Front.Name, metav1.GetOptions{})
+// endpoints are the nodes behind the Service in front by IPv4, or "none".
+func (w *ingressWorld) endpoints() string { return w.slice(Front.Name) }
+
+// slice is what a slice of the Service in front holds, or "none".
+func (w *ingressWorld) slice(name string) string {
+	slice, err := w.client.DiscoveryV1().EndpointSlices(Front.Namespace).Get(w.t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		return "none"
 	}
@@ -174,6 +178,37 @@ func TestTheFrontIsThereWhileThereIsAnIngress(t *testing.T) {
 		_, err := w.client.CoreV1().Services(Front.Namespace).Get(t.Context(), Front.Name, metav1.GetOptions{})
 		return err != nil && w.endpoints() == "none"
 	})
+}
+
+func TestTheFrontHasEndpointsOfBothFamilies(t *testing.T) {
+	node := func(name string, addrs ...string) *corev1.Node {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		for _, a := range addrs {
+			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a})
+		}
+		return n
+	}
+	w := newIngressWorld(t, node("both", "172.30.0.13", "fd00:172:30::13"), node("six", "fd00:172:30::14"))
+	w.proxies.set("both", true)
+	w.proxies.set("six", true)
+	w.create(newAPIIngress("site", "minato"))
+	w.eventually("endpoints of IPv4", func() bool { return w.endpoints() == "both=172.30.0.13 node1=172.30.0.11 node2=172.30.0.12" })
+	w.eventually("endpoints of IPv6", func() bool { return w.slice("minato-ingress-ipv6") == "both=fd00:172:30::13 six=fd00:172:30::14" })
+	for name, want := range map[string]discoveryv1.AddressType{Front.Name: discoveryv1.AddressTypeIPv4, "minato-ingress-ipv6": discoveryv1.AddressTypeIPv6} {
+		slice, err := w.client.DiscoveryV1().EndpointSlices(Front.Namespace).Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || slice.AddressType != want {
+			t.Errorf("%s has addresses of type %s, want %s: %v", name, slice.AddressType, want, err)
+		}
+	}
+	w.proxies.set("both", false)
+	w.writer.Wake()
+	w.eventually("the node to leave both", func() bool {
+		return w.endpoints() == "node1=172.30.0.11 node2=172.30.0.12" && w.slice("minato-ingress-ipv6") == "six=fd00:172:30::14"
+	})
+	if err := w.client.NetworkingV1().Ingresses("default").Delete(t.Context(), "site", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("both slices to go", func() bool { return w.endpoints() == "none" && w.slice("minato-ingress-ipv6") == "none" })
 }
 
 func TestAServiceOfTheNameThatIsNotOursIsLeftAlone(t *testing.T) {
