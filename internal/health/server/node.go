@@ -31,9 +31,9 @@ type nodeHealth struct {
 	Status       map[string]family `json:"status,omitempty"`
 }
 
-// health is /healthz, which load balancers ask for Services with policy Cluster (KEP-3836), and /livez, which says
-// nothing about the node.
-func (s *Server) health() http.Handler {
+// Health is what Run serves at the node's port: /healthz, which load balancers ask for Services with policy Cluster
+// (KEP-3836), and /livez, which says nothing about the node.
+func (s *Server) Health() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { s.answerNode(w, true) })
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { s.answerNode(w, false) })

@@ -2,7 +2,8 @@
 // traffic: at every healthCheckNodePort as package health plans it, and at port 10256 for the node as a whole.
 //
 // A Server is an apply.Publisher: its answers get worse before a backend is unprogrammed, and better after one is
-// programmed. It listens on the node's addresses alone, so several nodes can share a machine.
+// programmed. It listens on the node's addresses alone, so several nodes can share a machine; healthCheckNodePorts only
+// on those that answer NodePorts.
 //
 // It forwards nothing and decides nothing about traffic.
 package server
@@ -118,14 +119,19 @@ func (s *Server) Withdraw(ctx context.Context, next *model.Snapshot) error {
 	return nil
 }
 
-// take plans next, and starts anew if the node has other addresses.
+// take plans next, and starts anew if the node answers at other addresses: health checks are answered where NodePorts
+// are, as by kube-proxy.
 func (s *Server) take(next *model.Snapshot) {
 	s.plan = s.plan.Next(next)
 	s.node.Store(next.Node)
-	if next.Node == nil || len(next.Node.Addrs) == 0 || slices.Equal(next.Node.Addrs, s.addrs) {
+	if next.Node == nil || len(next.Node.Addrs) == 0 {
 		return
 	}
-	s.addrs = slices.Clone(next.Node.Addrs)
+	addrs := append(next.Node.NodePortAddrs(false), next.Node.NodePortAddrs(true)...)
+	if slices.Equal(addrs, s.addrs) {
+		return
+	}
+	s.addrs = addrs
 	for name := range maps.Clone(s.ports) {
 		s.close(name)
 	}
@@ -233,7 +239,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.serves.Wait()
 	defer s.closeAll()
 	var always sync.WaitGroup
-	always.Go(func() { s.keep(ctx, s.cfg.Addrs, s.cfg.Port, s.health()) })
+	always.Go(func() { s.keep(ctx, s.cfg.Addrs, s.cfg.Port, s.Health()) })
 	always.Go(func() { s.keep(ctx, s.cfg.MetricsAddrs, s.cfg.MetricsPort, s.metrics()) })
 	always.Wait()
 	return nil

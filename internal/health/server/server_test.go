@@ -321,3 +321,18 @@ func (w *world) becomes(at, path string, want int) {
 		}
 	}
 }
+
+func TestHealthChecksAreAnsweredWhereNodePortsAre(t *testing.T) {
+	w := newWorld(t, 0)
+	node := &model.Node{Name: "node1", Addrs: []netip.Addr{netip.MustParseAddr(addr4), netip.MustParseAddr(addr6)},
+		NodePorts: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/16")}}
+	w.update(func(e *model.Edit) {
+		e.SetNode(node)
+		e.SetService(balanced("web", 30081, "10.244.1.2"))
+	})
+	w.expect(addr4+":30081", "/", `200 weight "1"`)
+	if r, err := w.get("["+addr6+"]:30081", "/"); err == nil {
+		t.Errorf("an address that answers no NodePorts answers %s", r)
+	}
+	w.becomes("["+addr6+"]:10256", "/livez", 200) // the node itself is asked at all its addresses
+}
