@@ -97,19 +97,36 @@ func checkJoin(t *testing.T, u upstream.Join) {
 		batch.ReplaceNamespaces(nil)
 	})
 	s := b.Current().Service(model.ServiceName{Namespace: u.Namespace, Name: u.Name})
-	type key struct {
-		port     string
-		protocol model.Protocol
-	}
-	got, want := map[key][]string{}, map[key][]string{}
+	want := map[portKey][]string{}
 	for _, p := range u.Ports {
-		k := key{p.Name, protocol(upstream.Flow{Protocol: p.Protocol})}
+		k := portKey{p.Name, protocol(upstream.Flow{Protocol: p.Protocol})}
 		for _, e := range p.Endpoints {
 			want[k] = append(want[k], describe(e.Addr, e.Ready, e.Serving, e.Terminating, e.Here))
 		}
 	}
+	got := joined(s, u.Node)
+	for _, m := range []map[portKey][]string{got, want} {
+		for k := range m {
+			slices.Sort(got[k])
+			slices.Sort(want[k])
+			if !slices.Equal(got[k], want[k]) {
+				t.Errorf("port %v:\n%s\nwant\n%s", k, strings.Join(got[k], "\n"), strings.Join(want[k], "\n"))
+			}
+		}
+	}
+}
+
+// portKey joins a port to its endpoints.
+type portKey struct {
+	port     string
+	protocol model.Protocol
+}
+
+// joined describes the endpoints of every port of a Service, one of each address.
+func joined(s *model.Service, node string) map[portKey][]string {
+	got := map[portKey][]string{}
 	for backend := range s.AllBackends() {
-		k := key{backend.PortName, backend.Protocol}
+		k := portKey{backend.PortName, backend.Protocol}
 		if backend.Addr.Port() == 0 || got[k] != nil {
 			continue // of a slice without ports, which no frontend has; or done
 		}
@@ -122,18 +139,10 @@ func checkJoin(t *testing.T, u upstream.Join) {
 			}
 		}
 		for _, o := range all {
-			got[k] = append(got[k], describe(o.Addr.String(), o.Ready, o.Serving, o.Terminating, u.Node != "" && o.NodeName == u.Node))
+			got[k] = append(got[k], describe(o.Addr.String(), o.Ready, o.Serving, o.Terminating, node != "" && o.NodeName == node))
 		}
 	}
-	for _, m := range []map[key][]string{got, want} {
-		for k := range m {
-			slices.Sort(got[k])
-			slices.Sort(want[k])
-			if !slices.Equal(got[k], want[k]) {
-				t.Errorf("port %v:\n%s\nwant\n%s", k, strings.Join(got[k], "\n"), strings.Join(want[k], "\n"))
-			}
-		}
-	}
+	return got
 }
 
 func describe(addr string, ready, serving, terminating, here bool) string {

@@ -2,7 +2,6 @@ package oracle
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"testing"
 
 	"minato/internal/dataplane/nftables/kernel"
-	"minato/internal/health"
 	"minato/internal/model"
 	"minato/internal/nfnl"
 	"minato/internal/nfnl/nfnltest"
@@ -69,7 +67,7 @@ func checkCleaning(t *testing.T, u upstream.Cleaning) {
 	}
 	n := &model.Node{Name: "here", Addrs: addrs(nodeAddr(false))}
 	without := model.Empty().With(func(e *model.Edit) { e.SetComplete() })
-	apply(t, a, without.On(n))
+	program(t, a, without.On(n))
 	with := without.With(func(e *model.Edit) { e.SetService(cleanedService(t, u)) })
 	if _, err := a.Program(context.Background(), with.On(n)); err != nil {
 		t.Fatal(err)
@@ -127,29 +125,4 @@ func cleanedService(t *testing.T, u upstream.Cleaning) *model.Service {
 	}
 	s.Slices = []*model.BackendSlice{sl}
 	return s
-}
-
-func TestHealthChecksAreAnsweredAsByKubeProxy(t *testing.T) {
-	answers, err := upstream.HealthAnswers(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(answers) < 15 {
-		t.Fatalf("only %d answers", len(answers))
-	}
-	for _, u := range answers {
-		got := health.Check{Service: model.ServiceName{Namespace: u.Namespace, Name: u.Name}, IPv4: u.Endpoints}.Answer(false, u.Healthy)
-		var body struct {
-			Service             struct{ Namespace, Name string }
-			LocalEndpoints      int
-			ServiceProxyHealthy bool
-		}
-		if err := json.Unmarshal([]byte(got.Body), &body); err != nil {
-			t.Fatal(err)
-		}
-		if got.Status != u.Status || got.Weight != strconv.Itoa(u.Endpoints) || body.Service.Name != u.Name || body.Service.Namespace != u.Namespace ||
-			body.LocalEndpoints != u.Endpoints || body.ServiceProxyHealthy != u.Healthy {
-			t.Errorf("%+v: answered %+v", u, got)
-		}
-	}
 }

@@ -23,7 +23,7 @@ func TestPacketsGoWhereKubeProxySendsThem(t *testing.T) {
 	each(t, slices.Concat(unsendable, exceptions), func(t *testing.T, b upstream.Block) func(upstream.Flow) outcome {
 		w.furnish(t, b)
 		s := snapshot(b)
-		apply(t, a, s)
+		program(t, a, s)
 		w.forget()
 		return w.sent
 	})
@@ -35,8 +35,8 @@ var unsendable = []exception{
 		reason: "sockets of SCTP are not in every kernel; test/netns sends its packets by hand"},
 }
 
-// apply takes the node to a snapshot, in both phases.
-func apply(t *testing.T, a *kernel.Applier, s *model.Snapshot) {
+// program takes the node to a snapshot, in both phases.
+func program(t *testing.T, a *kernel.Applier, s *model.Snapshot) {
 	t.Helper()
 	failed, err := a.Program(context.Background(), s)
 	if err == nil && len(failed) == 0 {

@@ -38,7 +38,7 @@ func Blocks(mode, dir string) ([]Block, error) {
 	flows := `{ var oracle []oracleFlow
 		for _, tc := range testCases { oracle = append(oracle, oracleFlow{tc.name, tc.sourceIP, string(tc.protocol), tc.destIP, tc.destPort, tc.output, tc.masq}) }
 		oracleFlows(t.Name(), oracle) }`
-	s := Suite{Path: path.Join("pkg/proxy", mode), Probe: "flows.go.txt", Tests: ".", Calls: map[string]string{
+	s := Suite{Path: path.Join("pkg/proxy", mode), Probes: []string{"flows.go.txt"}, Tests: ".", Calls: map[string]string{
 		"Proxier.OnServiceUpdate":       "oracleService(proxier, oldService, service)",
 		"Proxier.OnEndpointSliceAdd":    "oracleSlice(proxier, endpointSlice, false)",
 		"Proxier.OnEndpointSliceUpdate": "oracleSlice(proxier, endpointSlice, false)",

@@ -39,7 +39,7 @@ type JoinedPort struct {
 
 // Endpoints are the calls of topology and of the slice cache in the tests of package proxy.
 func Endpoints(dir string) (selections []Selection, joins []Join, err error) {
-	s := Suite{Path: "pkg/proxy", Probe: "endpoints.go.txt", Tests: ".", Calls: map[string]string{
+	s := Suite{Path: "pkg/proxy", Probes: []string{"endpoints.go.txt", "endpoint.go.txt"}, Tests: ".", Calls: map[string]string{
 		"CategorizeEndpoints":                          "defer func() { oracleCategorized(endpoints, svcInfo, nodeName, topologyLabels, clusterEndpoints, localEndpoints, hasAnyEndpoints) }()",
 		"EndpointSliceCache.endpointInfoByServicePort": "oracleJoin(cache, serviceNN, sliceDataByName)",
 	}}
@@ -78,23 +78,8 @@ type ConntrackFlow struct {
 
 // Cleanings are the calls of CleanStaleEntries, but those of a test that counts requests.
 func Cleanings(dir string) (all []Cleaning, err error) {
-	s := Suite{Path: "pkg/proxy/conntrack", Probe: "conntrack.go.txt", Tests: "^(TestCleanStaleEntries|TestServiceWithoutEndpoints)$",
+	s := Suite{Path: "pkg/proxy/conntrack", Probes: []string{"conntrack.go.txt"}, Tests: "^(TestCleanStaleEntries|TestServiceWithoutEndpoints)$",
 		Calls: map[string]string{"CleanStaleEntries": "defer oracleClean(ct, ipFamily, svcPortMap, endpointsMap)()"}}
-	err = Run(s, dir, func(line []byte) error { return read(line, &all) })
-	return all, err
-}
-
-// HealthAnswer is what a health check of a Service has to be answered with.
-type HealthAnswer struct {
-	Namespace, Name   string
-	Status, Endpoints int
-	Healthy           bool
-}
-
-// HealthAnswers are those that the tests of package healthcheck want.
-func HealthAnswers(dir string) (all []HealthAnswer, err error) {
-	s := Suite{Path: "pkg/proxy/healthcheck", Probe: "health.go.txt", Tests: ".",
-		Calls: map[string]string{"tHandler": "oracleAnswer(nsn.Namespace, nsn.Name, status, endpoints, kubeProxyHealthy)"}}
 	err = Run(s, dir, func(line []byte) error { return read(line, &all) })
 	return all, err
 }

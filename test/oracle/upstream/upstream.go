@@ -11,7 +11,6 @@ package upstream
 import (
 	"embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -28,10 +27,10 @@ var probes embed.FS
 
 // Suite is a package of upstream with what is written into it.
 type Suite struct {
-	Path  string            // below k8s.io/kubernetes
-	Probe string            // file of probes that becomes part of the package
-	Calls map[string]string // function or Type.method -> statement at its head
-	Tests string            // regular expression of the tests to run
+	Path   string            // below k8s.io/kubernetes
+	Probes []string          // files of probes that become part of the package
+	Calls  map[string]string // function or Type.method -> statement at its head
+	Tests  string            // regular expression of the tests to run
 }
 
 // Run runs the tests of s and gives each record that a probe wrote to yield, as JSON. dir is for files that are not
@@ -85,14 +84,6 @@ func moduleDir(module string) (string, error) {
 // overlay makes the package at source appear at target, with the probes, and returns the overlay's file.
 func (s Suite) overlay(source, target, dir string) (string, error) {
 	replace := map[string]string{}
-	probe, err := probes.ReadFile("probes/" + s.Probe)
-	if err != nil {
-		return "", err
-	}
-	common, err := probes.ReadFile("probes/record.go.txt")
-	if err != nil {
-		return "", err
-	}
 	files, err := filepath.Glob(filepath.Join(source, "*.go"))
 	if err != nil {
 		return "", err
@@ -122,10 +113,15 @@ func (s Suite) overlay(source, target, dir string) (string, error) {
 	if len(left) > 0 {
 		return "", fmt.Errorf("package %s has no functions %v any more", s.Path, left)
 	}
-	// The probe is no test file, because functions that are none call it.
-	err = errors.Join(write("oracle_probe.go", withPackage(probe, pkg)), write("oracle_record.go", withPackage(common, pkg)))
-	if err != nil {
-		return "", err
+	for _, p := range append([]string{"record.go.txt"}, s.Probes...) {
+		text, err := probes.ReadFile("probes/" + p)
+		if err != nil {
+			return "", err
+		}
+		// A probe is no test file, because functions that are none call it.
+		if err := write("oracle_"+strings.TrimSuffix(p, ".txt"), withPackage(text, pkg)); err != nil {
+			return "", err
+		}
 	}
 	b, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
