@@ -13,6 +13,11 @@ func (t *trace) miss() {
 	if s := t.owner(a.Addr()); s != nil && t.missOf(s) {
 		return
 	}
+	if a.Addr().IsLoopback() {
+		t.end(Refused, "%s is never anybody but the client itself, which refuses, unless a program of its own listens there", a.Addr())
+		t.adviseNodePorts(a.Port())
+		return
+	}
 	if n := t.Snapshot.LocalNode(a.Addr()); n != nil {
 		t.missNode(n)
 		return
@@ -88,15 +93,20 @@ func (t *trace) missNode(n *model.Node) {
 		return
 	}
 	t.end(Refused, "no Service has NodePort %d/%s: %s itself refuses, unless a program on it listens there", a.Port(), t.r.Protocol, n.Name)
+	t.adviseNodePorts(a.Port())
+	if len(t.r.Advice) == 0 {
+		t.advise("`minato show frontends` lists the addresses and NodePorts at which Services answer")
+	}
+}
+
+// adviseNodePorts names the Services that have a port, at another address.
+func (t *trace) adviseNodePorts(port uint16) {
 	for s := range t.Snapshot.Services() {
 		for _, p := range s.Ports {
-			if p.NodePort != 0 && (p.Port == a.Port() || p.NodePort == a.Port()) {
+			if p.NodePort != 0 && (p.Port == port || p.NodePort == port) {
 				t.advise("Service %s has port %d and NodePort %d/%s", s.Name, p.Port, p.NodePort, p.Protocol)
 			}
 		}
-	}
-	if len(t.r.Advice) == 0 {
-		t.advise("`minato show frontends` lists the addresses and NodePorts at which Services answer")
 	}
 }
 
@@ -156,9 +166,17 @@ func (t *trace) podBehindNothing(a netip.AddrPort, node *model.Node) *model.Back
 	return b
 }
 
+// outside ends at an address that is none of the cluster's, to which there is no way without an address of its family.
 func (t *trace) outside() {
-	t.end(Delivered, "%s is outside the cluster: no Service has it", t.r.Addr.Addr())
-	if n := t.Snapshot.NodeNamed(t.r.From.Node); n != nil {
-		t.notef("it leaves with the address %s of %s", n.Addr(t.r.Addr.Addr().Is6()), n.Name)
+	a := t.r.Addr.Addr()
+	n := t.Snapshot.NodeNamed(t.r.From.Node)
+	if n != nil && !n.Addr(a.Is6()).IsValid() {
+		family := map[bool]string{false: "IPv4", true: "IPv6"}[a.Is6()]
+		t.end(Refused, "%s is outside the cluster, and %s has no address of %s to go there: the network is unreachable", a, n.Name, family)
+		return
+	}
+	t.end(Delivered, "%s is outside the cluster: no Service has it", a)
+	if n != nil {
+		t.notef("it leaves with the address %s of %s", n.Addr(a.Is6()), n.Name)
 	}
 }

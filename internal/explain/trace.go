@@ -196,7 +196,7 @@ func (t *trace) port(a netip.Addr) (uint16, error) {
 		if t.to.port != "" {
 			return 0, questionf("no Service has the address %s, so a port can only be a number there, not %q", a, t.to.port)
 		}
-		return 0, questionf("give a port: no Service has the address %s, so there is none to take it from", a)
+		return 0, questionf("give a port, as in %s: no Service has the address %s, so there is none to take it from", netip.AddrPortFrom(a, 80), a)
 	}
 	if t.to.port == "" {
 		p := s.Ports[0]
