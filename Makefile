@@ -14,9 +14,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RACE := $(shell go list ./internal/... 2>/dev/null | grep -v -e /cluster -e /cli -e /run -e /warm)
 HEAVY := ./internal/cluster/... ./internal/cli/... ./internal/run/...
 
-.PHONY: help up down clean setup build check test test-unit test-netns test-walkthrough test-walkthrough-dual lint cross bench fuzz images oracle stress agent bench-proxy oracle-dns stress-instance
+.PHONY: help up down clean setup build check test test-unit test-netns test-walkthrough test-walkthrough-dual test-walkthrough-ipv6 lint cross bench fuzz images oracle stress agent bench-proxy oracle-dns stress-instance
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-22s %s\n", $$1, $$2}'
 
 setup: ## install what a fresh Debian or Ubuntu lacks (Go, containerd, runc)
 	@scripts/setup
@@ -78,6 +78,9 @@ stress: ## random changes, kills and errors for DURATION (10m); SEED=n does one 
 
 test-walkthrough-dual: build ## the articles again, in instances of both IP families
 	MINATO_IP_FAMILY=dual MINATO_BIN=$(CURDIR)/$(BIN) go test -count=1 -timeout 60m ./test/walkthrough/...
+
+test-walkthrough-ipv6: build ## the articles again, in instances without IPv4; what needs it is skipped and says why
+	MINATO_IP_FAMILY=ipv6 MINATO_BIN=$(CURDIR)/$(BIN) go test -count=1 -timeout 60m ./test/walkthrough/...
 
 stress-instance: build ## kill minato and containerd 20 times each, 50 times up and down, 150 pods (half an hour)
 	MINATO_BIN=$(CURDIR)/$(BIN) go test -count=1 -timeout 90m -v ./test/stress/instance -kills 20 -starts 50 -pods 150

@@ -16,6 +16,7 @@ import (
 // fields are read when Run has returned.
 type Questions struct {
 	From  Source            // Netns and DNS
+	IPv6  bool              // ask for addresses of IPv6
 	Names map[string]string // the wanted address, or response code, by fully qualified name
 
 	Asked int
@@ -71,7 +72,11 @@ func (q *Questions) Ask(name string) error {
 		return err
 	}
 	c := &dns.Conn{Conn: conn}
-	if err := c.WriteMsg(new(dns.Msg).SetQuestion(name, dns.TypeA)); err != nil {
+	kind := dns.TypeA
+	if q.IPv6 {
+		kind = dns.TypeAAAA
+	}
+	if err := c.WriteMsg(new(dns.Msg).SetQuestion(name, kind)); err != nil {
 		return fmt.Errorf("ask for %s: %w", name, err)
 	}
 	m, err := c.ReadMsg()
@@ -80,8 +85,11 @@ func (q *Questions) Ask(name string) error {
 	}
 	got := dns.RcodeToString[m.Rcode]
 	for _, rr := range m.Answer {
-		if a, ok := rr.(*dns.A); ok {
+		switch a := rr.(type) {
+		case *dns.A:
 			got = a.A.String()
+		case *dns.AAAA:
+			got = a.AAAA.String()
 		}
 	}
 	if want := q.Names[name]; got != want {

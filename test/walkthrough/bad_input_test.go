@@ -97,7 +97,7 @@ var badInputs = []badInput{
 
 // Whoever writes something wrong is told what, where they look for it, and nobody else notices.
 func TestBadInputIsToldAndDisturbsNobody(t *testing.T) {
-	w := world.Start(t, world.Config{Images: []string{}})
+	w := world.Start(t, world.Config{Images: []string{}, IPv4: "what is wrong are pools and addresses of IPv4"})
 	apply := func(yaml string) world.Result {
 		return w.Shell("/", "kubectl apply -f - <<'END'\n"+yaml+"\nEND")
 	}

@@ -21,12 +21,12 @@ spec: {ports: [{port: 80, targetPort: 8080}]}
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
-addressType: IPv4
+addressType: TYPE
 ports: [{port: 8080}]
 endpoints:
-- {addresses: [10.244.1.91], nodeName: node1, targetRef: {kind: Pod, namespace: default, name: web-a}}
-- {addresses: [10.244.2.91], nodeName: node2, targetRef: {kind: Pod, namespace: default, name: web-b}}
-- {addresses: [10.244.3.91], nodeName: node3, targetRef: {kind: Pod, namespace: default, name: web-c}, conditions: {ready: false}}
+- {addresses: ["POD1"], nodeName: node1, targetRef: {kind: Pod, namespace: default, name: web-a}}
+- {addresses: ["POD2"], nodeName: node2, targetRef: {kind: Pod, namespace: default, name: web-b}}
+- {addresses: ["POD3"], nodeName: node3, targetRef: {kind: Pod, namespace: default, name: web-c}, conditions: {ready: false}}
 ---
 apiVersion: v1
 kind: Service
@@ -44,7 +44,9 @@ func TestDashboard(t *testing.T) {
 	}
 	b := w.Browse(t, url, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
 	b.Until(t, `document.querySelectorAll(".node > .thing").length == 3`)
-	if r := w.Shell("/", "kubectl apply -f - <<'END'\n"+dashboardObjects+"\nEND"); r.Err != nil {
+	a := world.Default()
+	objects := strings.NewReplacer("TYPE", a.Type, "POD1", a.Pod(1, 91), "POD2", a.Pod(2, 91), "POD3", a.Pod(3, 91)).Replace(dashboardObjects)
+	if r := w.Shell("/", "kubectl apply -f - <<'END'\n"+objects+"\nEND"); r.Err != nil {
 		t.Fatal(r.Output())
 	}
 	b.Until(t, `!!document.querySelector('[data-key="backend/default/web-c"]')`) // live, without loading anew

@@ -3,5 +3,6 @@
 //
 // Every step runs on the YAML of ../../examples. Where the articles are at hand ($MINATO_ARTICLES) it also runs on theirs,
 // and with the very commands that they type. $MINATO_IP_FAMILY=dual has every instance be one of both IP families, in
-// which nothing of the articles may differ (make test-walkthrough-dual).
+// which nothing of the articles may differ (make test-walkthrough-dual). With ipv6 there is no IPv4 in any (make
+// test-walkthrough-ipv6): a test whose addresses are the subject, or the article's, is skipped and says so.
 package walkthrough

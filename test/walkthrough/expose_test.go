@@ -30,6 +30,7 @@ func TestD_Expose(t *testing.T) {
 	w := world.Start(t, world.Config{
 		Up:     []string{"--node-cidr", "192.168.3.0/24", "--node", "raspi002=192.168.3.33", "--node", "raspi003=192.168.3.34", "--node", "raspi001=192.168.3.32"},
 		Images: []string{"nginx", "nginx:1.12", "redis:3.2", "centos:7"},
+		IPv4:   "the article's external addresses, pool and servers outside are of IPv4; TestFamilies has the other steps",
 	})
 	// raspi001 is the article's master, which runs no pods.
 	w.Kubectl(t, "cordon", "raspi001")

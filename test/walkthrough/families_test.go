@@ -41,6 +41,7 @@ func TestFamilies(t *testing.T) {
 			t.Run("B4_ReverseNames", f.reverse)
 			t.Run("C3_PolicyLocalKeepsTheClientsAddress", f.local)
 			t.Run("D3_LoadBalancersAreReachedFromTheLAN", f.loadBalancer)
+			t.Run("D7_IngressIsServedAtAddressesOfEachFamily", f.ingress)
 		})
 	}
 }
@@ -231,4 +232,31 @@ func (f *families) local(t *testing.T) {
 		})
 	}
 	f.w.Kubectl(t, "patch", "service", "nginx-lb", "-p", `{"spec":{"externalTrafficPolicy":"Cluster"}}`)
+}
+
+// ingress asks at the addresses of the Ingress, and at those of the nodes.
+func (f *families) ingress(t *testing.T) {
+	e := ways{w: f.w}
+	e.applyExample(t, "ingress-apps.yaml")
+	e.applyExample(t, "ingress.yaml")
+	shop, blog := readyPods(t, f.w, "default", "app=shop", 2), readyPods(t, f.w, "default", "app=blog", 1)
+	at := slices.Clone(f.nodes)
+	for _, a := range f.addresses(t, "ingress", "site", ".status.loadBalancer.ingress[*].ip") {
+		at = append(at, a.String())
+	}
+	explained := f.w.Verb("explain", "http://shop.example.com/blog/", "--from", "lan")
+	wantText(t, explained.Output(), "delivered", "prefix /blog -> default/blog:8080")
+	certs := certificate(t, "shop.example.com")
+	f.w.Kubectl(t, "create", "secret", "tls", "shop-tls", "--cert="+certs+"/tls.crt", "--key="+certs+"/tls.key")
+	t.Cleanup(func() { f.w.Kubectl(t, "delete", "secret", "shop-tls") })
+	for _, a := range at {
+		e.wantSite(t, world.InURL(a), "http://shop.example.com/", "shop", shop)
+		e.wantSite(t, world.InURL(a), "http://shop.example.com/blog/", "blog", blog)
+		e.wantAnswer(t, world.InURL(a), "http://other.example.com/", "404 ")
+	}
+	e.applyExample(t, "ingress-tls.yaml")
+	for _, a := range at {
+		e.wantSite(t, world.InURL(a), "https://shop.example.com/", "shop", shop, "--cacert", certs+"/tls.crt")
+		e.wantAnswer(t, world.InURL(a), "http://shop.example.com/cart/", "308 https://shop.example.com/cart/")
+	}
 }

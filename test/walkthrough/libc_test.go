@@ -22,7 +22,8 @@ import (
 var resolvers = []string{"glibc", "musl"}
 
 func TestProgramsOfBothCLibrariesFindNames(t *testing.T) {
-	w := world.Start(t, world.Config{Images: []string{"minato/libc"}, Up: []string{"--nodes", "2"}})
+	w := world.Start(t, world.Config{Images: []string{"minato/libc"}, Up: []string{"--nodes", "2"},
+		IPv4: "the names of the internet have addresses of IPv4, in whose order the libraries are compared"})
 	for _, args := range []string{
 		"run asker --image=minato/libc -- sleep infinity", "create namespace shop", "create service clusterip web --tcp=80:80",
 		"create service clusterip db -n shop --tcp=80:80", "create service externalname away --external-name=www.example.com",

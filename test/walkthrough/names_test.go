@@ -4,6 +4,7 @@ package walkthrough
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ var namesArticle = article{
 
 func TestE_Names(t *testing.T) {
 	w := world.Start(t, world.Config{
-		Up:     []string{"--node", "ubuntu01=172.30.0.11", "--pod-cidr", "10.244.0.0/24"},
+		Up:     []string{"--node", "ubuntu01=" + world.Default().Node(1), "--pod-cidr", podCIDR()},
 		Images: []string{"nginx", "thr3a/debugger"},
 	})
 	w.Kubectl(t, "create", "namespace", "test")
@@ -37,6 +38,14 @@ func TestE_Names(t *testing.T) {
 		t.Run("E4_HeadlessServiceNamesPods", e.headless)
 		w.Kubectl(t, "delete", "deployment,service,pod", "--all", "--grace-period=1")
 	})
+}
+
+// podCIDR is one node's, as in the article.
+func podCIDR() string {
+	if world.OverIPv6() {
+		return "fd00:10:244::/64"
+	}
+	return "10.244.0.0/24"
 }
 
 // exposed are the steps of article E.
@@ -78,7 +87,7 @@ func (e exposed) wantEndpoints(t *testing.T, all []pod) {
 	t.Helper()
 	var want []string
 	for _, p := range all {
-		want = append(want, p.IP.String()+":80")
+		want = append(want, world.At(p.IP.String(), 80))
 	}
 	slices.Sort(want)
 	world.Eventually(t, netTime, func() error {
@@ -102,21 +111,24 @@ func (e exposed) expose(t *testing.T) {
 	e.wantEndpoints(t, all)
 	out := e.s.shell(t, e.w, "kubectl get pods --selector=app=nginx -o wide")
 	wantRow(t, out, "NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "NOMINATED NODE", "READINESS GATES")
-	wantRow(t, out, all[0].Name, "1/1", "Running", "0", `\S+`, `10\.244\.0\.\d+`, "ubuntu01", "<none>", "<none>")
+	if !netip.MustParsePrefix(podCIDR()).Contains(all[0].IP) {
+		t.Errorf("%s is not of the node's range %s", all[0].IP, podCIDR())
+	}
+	wantRow(t, out, all[0].Name, "1/1", "Running", "0", `\S+`, regexp.QuoteMeta(all[0].IP.String()), "ubuntu01", "<none>", "<none>")
 }
 
 func (e exposed) resolve(t *testing.T) {
 	ip, _ := e.nginx(t, 1)
 	term := e.debugger(t)
 	names := term.Do(t, e.s.line(t, "nslookup nginx"))
-	wantRow(t, names, "Server:", `10\.96\.0\.10`)
-	wantRow(t, names, "Address:", `10\.96\.0\.10#53`)
+	wantRow(t, names, "Server:", regexp.QuoteMeta(world.Default().DNS))
+	wantRow(t, names, "Address:", regexp.QuoteMeta(world.Default().DNS)+`#53`)
 	wantRow(t, names, "Name:", `nginx\.test\.svc\.cluster\.local`)
 	if diff := cmp.Diff([]string{ip}, lookedUp(names)); diff != "" {
 		t.Errorf("address of nginx (-want +got):\n%s\n%s", diff, names)
 	}
 	resolv := term.Do(t, e.s.line(t, "cat /etc/resolv.conf"))
-	wantText(t, resolv, "search test.svc.cluster.local svc.cluster.local cluster.local", "nameserver 10.96.0.10\n", "options ndots:5\n")
+	wantText(t, resolv, "search test.svc.cluster.local svc.cluster.local cluster.local", "nameserver "+world.Default().DNS+"\n", "options ndots:5\n")
 	wantText(t, term.Do(t, e.s.line(t, "curl nginx")), "<title>Welcome to nginx!</title>")
 }
 
@@ -178,9 +190,13 @@ func (e exposed) headless(t *testing.T) {
 		return nil
 	})
 	wantText(t, term.Do(t, "dig nginx"), "ANSWER: 0,")
-	found := term.Do(t, e.s.line(t, "dig nginx +search"))
+	dig := e.s.line(t, "dig nginx +search")
+	if world.OverIPv6() {
+		dig += " AAAA" // it asks for addresses of IPv4 by itself
+	}
+	found := term.Do(t, dig)
 	wantText(t, found, "ANSWER: 2,")
 	for _, p := range all {
-		wantRow(t, found, `nginx\.test\.svc\.cluster\.local\.`, `\d+`, "IN", "A", regexp.QuoteMeta(p.IP.String()))
+		wantRow(t, found, `nginx\.test\.svc\.cluster\.local\.`, `\d+`, "IN", world.Default().Record, regexp.QuoteMeta(p.IP.String()))
 	}
 }

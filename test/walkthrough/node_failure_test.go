@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -106,9 +107,9 @@ func (f failing) serves(t *testing.T, nodes ...string) {
 		}
 		return nil
 	})
-	addresses := []string{f.addr + ":80"}
+	addresses := []string{world.At(f.addr, 80)}
 	for _, n := range nodes {
-		addresses = append(addresses, f.address(n)+":32080")
+		addresses = append(addresses, world.At(f.address(n), 32080))
 	}
 	clusterIP := f.w.Kubectl(t, "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 	// A node that is just gone is still chosen until every node has applied its going.
@@ -120,7 +121,7 @@ func (f failing) serves(t *testing.T, nodes ...string) {
 				}
 			}
 			for _, n := range nodes {
-				if r := f.w.OnNode(n, "curl", "-sf", "-o", "/dev/null", "-m", "2", "http://"+clusterIP); r.Err != nil {
+				if r := f.w.OnNode(n, "curl", "-sf", "-o", "/dev/null", "-m", "2", "http://"+world.InURL(clusterIP)); r.Err != nil {
 					return fmt.Errorf("%s from %s: %w", clusterIP, n, r.Err)
 				}
 				if err := f.resolves(t, n, clusterIP); err != nil {
@@ -134,12 +135,12 @@ func (f failing) serves(t *testing.T, nodes ...string) {
 
 // resolves asks the DNS of a node for the Service's address.
 func (f failing) resolves(t *testing.T, node, want string) error {
-	c, err := netns.At(filepath.Join(netns.Dir, f.w.Name+"-"+node)).DialContext(t.Context(), "udp", "10.96.0.10:53")
+	c, err := netns.At(filepath.Join(netns.Dir, f.w.Name+"-"+node)).DialContext(t.Context(), "udp", world.At(world.Default().DNS, 53))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	question := new(dns.Msg).SetQuestion("web.default.svc.cluster.local.", dns.TypeA)
+	question := new(dns.Msg).SetQuestion("web.default.svc.cluster.local.", dns.StringToType[world.Default().Record])
 	answer, _, err := new(dns.Client).ExchangeWithConn(question, &dns.Conn{Conn: c})
 	if err != nil {
 		return err
@@ -151,7 +152,11 @@ func (f failing) resolves(t *testing.T, node, want string) error {
 }
 
 func (f failing) address(node string) string {
-	return "172.30.0.1" + strings.TrimPrefix(node, "node") // the addresses begin at .11
+	n, err := strconv.Atoi(strings.TrimPrefix(node, "node"))
+	if err != nil {
+		panic(err) // the names are by this test
+	}
+	return world.Default().Node(n)
 }
 
 // shows waits for a word about the node in `minato node list`.

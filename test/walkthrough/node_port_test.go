@@ -24,20 +24,49 @@ var nodePort = article{
 	yaml:    []yamlBlock{{"test-service.yaml", make([]int, 14)}, {"test-service-local.yaml", make([]int, 15)}}, // as indented there
 }
 
-const (
-	node11, node12 = "192.168.0.11", "192.168.0.12"
-	lanAddr        = "192.168.0.1" // of the host, which is the LAN
+const node11, node12 = "192.168.0.11", "192.168.0.12" // the names of the nodes, and over IPv4 their addresses
+
+// lan are the addresses of article C.
+type lan struct {
+	host, node11, node12 string
+	up                   []string
+	clusterIP, table     string // a pattern, and the family of the nftables table
+}
+
+var (
+	lan4 = lan{
+		"192.168.0.1", node11, node12,
+		[]string{"--node-cidr", "192.168.0.0/24", "--pod-cidr", "10.42.0.0/16", "--service-cidr", "10.43.0.0/16"}, `10\.43\.\d+\.\d+`, "ip",
+	}
+	lan6 = lan{
+		"fd00:192:168::1", "fd00:192:168::11", "fd00:192:168::12",
+		[]string{"--ip-family", "ipv6", "--node-cidr", "fd00:192:168::/64", "--pod-cidr", "fd00:10:42::/56", "--service-cidr", "fd00:10:43::/112"},
+		`fd00:10:43::[0-9a-f]+`, "ip6",
+	}
 )
 
+// address is that of a node, by its name.
+func (l lan) address(node string) string {
+	return map[string]string{node11: l.node11, node12: l.node12}[node]
+}
+
+// at is the NodePort of a node, by its name.
+func (l lan) at(node string) string { return world.At(l.address(node), 31000) }
+
 func TestC_NodePort(t *testing.T) {
-	w := world.Start(t, world.Config{
-		Up: []string{"--node-cidr", "192.168.0.0/24", "--pod-cidr", "10.42.0.0/16", "--service-cidr", "10.43.0.0/16",
-			"--node", node11 + "=" + node11, "--node", node12 + "=" + node12},
-		Images: []string{"nginx"},
-	})
+	testNodePort(t, world.Config{IPv4: "TestC_NodePortOverIPv6 does the same"}, lan4)
+}
+
+// The names of the nodes stay: the examples name them.
+func TestC_NodePortOverIPv6(t *testing.T) { testNodePort(t, world.Config{}, lan6) }
+
+func testNodePort(t *testing.T, config world.Config, l lan) {
+	config.Up = append(slices.Clone(l.up), "--node", node11+"="+l.node11, "--node", node12+"="+l.node12)
+	config.Images = []string{"nginx"}
+	w := world.Start(t, config)
 	root := w.ImageRoot(t, "nginx")
 	fromEach(t, "002-nodeport", nodePort, func(t *testing.T, s *source) {
-		c := balanced{w, s, root}
+		c := balanced{w, s, root, l}
 		t.Run("C1_EitherNodeReachesThePodsOfBoth", c.both)
 		t.Run("C1_ANodeLeftOutOfTheBalancerStillServes", c.leftOut)
 		t.Run("C1_ExplainAndShowSayWhoDecides", c.explained)
@@ -56,6 +85,7 @@ type balanced struct {
 	w    *world.World
 	s    *source
 	root string // of nginx
+	lan  lan
 }
 
 // pods are web-11 and web-12 with the label back, and their Service with policy Cluster.
@@ -85,7 +115,7 @@ func (c balanced) wantEndpoints(t *testing.T, all []pod) string {
 	t.Helper()
 	var want []string
 	for _, p := range all {
-		want = append(want, p.IP.String()+":80")
+		want = append(want, world.At(p.IP.String(), 80))
 	}
 	slices.Sort(want)
 	var out string
@@ -117,20 +147,24 @@ func (c balanced) balance(t *testing.T, leftOut ...string) {
 		block := regexp.MustCompile(`(?s)upstream testapp \{.*?\n *\}`)
 		text = block.ReplaceAllLiteralString(text, block.FindString(c.s.text))
 	}
-	for _, node := range leftOut {
-		text = strings.Replace(text, "server "+node, "# server "+node, 1)
+	for _, node := range []string{node11, node12} {
+		server := "server " + c.lan.at(node)
+		if slices.Contains(leftOut, node) {
+			server = "# " + server
+		}
+		text = strings.Replace(text, "server "+node+":31000", server, 1)
 	}
 	if err := os.WriteFile(filepath.Join(c.root, "etc/nginx/lan.conf"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(regexp.MustCompile(`(?m)^ +server 192\.168\.0\.`).FindAllString(text, -1)); n != 2-len(leftOut) {
+	if n := len(regexp.MustCompile(`(?m)^ +server \S+:31000 `).FindAllString(text, -1)); n != 2-len(leftOut) {
 		t.Fatalf("%d upstreams, want %d:\n%s", n, 2-len(leftOut), text)
 	}
 	c.w.Daemon(t, c.root, "/usr/sbin/nginx", "-c", "/etc/nginx/lan.conf")
 	world.Eventually(t, netTime, func() error { _, err := c.ask(); return err })
 }
 
-// reply is what the balancer gives: which pod, and which nodes it asked for it, the last one with success.
+// reply is what the balancer gives: which pod, and the names of the nodes that it asked for it, the last with success.
 type reply struct {
 	pod   string
 	nodes []string
@@ -146,7 +180,11 @@ func (c balanced) ask() (reply, error) {
 	for _, line := range strings.Split(head, "\r\n") {
 		if list, ok := strings.CutPrefix(line, "X-Upstream: "); ok {
 			for _, addr := range strings.Split(list, ", ") {
-				a.nodes = append(a.nodes, strings.TrimSuffix(addr, ":31000"))
+				i := slices.IndexFunc([]string{node11, node12}, func(node string) bool { return c.lan.at(node) == addr })
+				if i < 0 {
+					return reply{}, fmt.Errorf("the balancer has asked %s, which is no node", addr)
+				}
+				a.nodes = append(a.nodes, []string{node11, node12}[i])
 			}
 		}
 	}
@@ -196,7 +234,7 @@ func (c balanced) both(t *testing.T) {
 	for _, node := range []string{node11, node12} {
 		pods := map[string]int{}
 		for range requests {
-			pods[strings.TrimSpace(c.w.Must(t, "curl", "-sf", "-m", "5", "http://"+node+":31000/who"))]++
+			pods[strings.TrimSpace(c.w.Must(t, "curl", "-sf", "-m", "5", "http://"+c.lan.at(node)+"/who"))]++
 		}
 		wantKeys(t, "pods behind "+node, pods, "web-11", "web-12")
 	}
@@ -209,29 +247,29 @@ func (c balanced) leftOut(t *testing.T) {
 	wantKeys(t, "pods that answer", pods, "web-11", "web-12")
 	wantKeys(t, "nodes that are asked", nodes, node11)
 	for _, p := range all {
-		wantText(t, c.w.Kubectl(t, "logs", p.Name), node11+` - - [`) // whose address it sees
+		wantText(t, c.w.Kubectl(t, "logs", p.Name), c.lan.node11+` - - [`) // whose address it sees
 	}
 }
 
 func (c balanced) explained(t *testing.T) {
 	all := c.pods(t)
-	r := c.w.Shell("/", "minato explain "+node11+":31000 --from lan")
+	r := c.w.Shell("/", "minato explain "+c.lan.at(node11)+" --from lan")
 	if r.Err != nil {
 		t.Fatalf("explain: %v\n%s", r.Err, r.Output())
 	}
 	wantText(t, r.Stdout, "default/test-service, its NodePort", "Cluster, for packets from outside of "+node11, "delivered",
-		"seen as "+node11+": masqueraded, since externalTrafficPolicy is Cluster")
+		"seen as "+c.lan.node11+": masqueraded, since externalTrafficPolicy is Cluster")
 	plan := c.w.Shell("/", "minato show nftables --node "+node11)
 	if plan.Err != nil {
 		t.Fatalf("show: %v\n%s", plan.Err, plan.Output())
 	}
 	for _, p := range all {
-		wantText(t, r.Stdout, fmt.Sprintf(" 50.0%%  %s:80 pod default/%s on %s", p.IP, p.Name, p.Node))
-		wantText(t, plan.Stdout, fmt.Sprintf("endpoint %s:80 probability=0.500", p.IP))
+		wantText(t, r.Stdout, fmt.Sprintf(" 50.0%%  %s pod default/%s on %s", world.At(p.IP.String(), 80), p.Name, p.Node))
+		wantText(t, plan.Stdout, fmt.Sprintf("endpoint %s probability=0.500", world.At(p.IP.String(), 80)))
 	}
-	wantRow(t, plan.Stdout, `\s+frontend outside `+node11+`:31000/tcp NodePort: random over 2 of .*, masquerade`)
+	wantRow(t, plan.Stdout, `\s+frontend outside `+regexp.QuoteMeta(c.lan.at(node11))+`/tcp NodePort: random over 2 of .*, masquerade`)
 	// And the kernel has it: the addresses to which it translates.
-	rules := c.w.OnNode(node11, "nft", "list", "table", "ip", "minato").Stdout
+	rules := c.w.OnNode(node11, "nft", "list", "table", c.lan.table, "minato").Stdout
 	for _, p := range all {
 		wantText(t, rules, p.IP.String()+" . 80")
 	}
@@ -281,7 +319,7 @@ func (c balanced) local(t *testing.T) {
 	for i, node := range []string{node11, node12} {
 		mark := fmt.Sprintf("local-%t-%d", c.s.fromArticle(), i)
 		for range requests / 4 {
-			out := c.w.Must(t, "curl", "-s", "-m", "5", "http://"+node+":31000/who?"+mark)
+			out := c.w.Must(t, "curl", "-s", "-m", "5", "http://"+c.lan.at(node)+"/who?"+mark)
 			if want := "web-" + strings.TrimPrefix(node, "192.168.0."); strings.TrimSpace(out) != want {
 				t.Errorf("%s: %s answers, want %s", node, out, want)
 			}
@@ -289,8 +327,8 @@ func (c balanced) local(t *testing.T) {
 		at := slices.IndexFunc(all, func(p pod) bool { return p.Node == node })
 		world.Eventually(t, netTime, func() error {
 			log := c.w.Kubectl(t, "logs", all[at].Name)
-			if !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(lanAddr) + ` - .*` + mark).MatchString(log) {
-				return fmt.Errorf("%s has not seen %s, the client's own address:\n%s", all[at].Name, lanAddr, log)
+			if !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(c.lan.host) + ` - .*` + mark).MatchString(log) {
+				return fmt.Errorf("%s has not seen %s, the client's own address:\n%s", all[at].Name, c.lan.host, log)
 			}
 			return nil
 		})
@@ -304,12 +342,12 @@ func (c balanced) takenOut(t *testing.T) {
 	c.wantEndpoints(t, slices.DeleteFunc(slices.Clone(all), func(p pod) bool { return p.Name == "web-12" }))
 	const curlTimedOut = 28
 	world.Eventually(t, netTime, func() error {
-		if r := c.w.OnLAN("curl", "-s", "-m", "1", "http://"+node12+":31000/who"); r.Code() != curlTimedOut {
+		if r := c.w.OnLAN("curl", "-s", "-m", "1", "http://"+c.lan.at(node12)+"/who"); r.Code() != curlTimedOut {
 			return fmt.Errorf("the node without a pod is to be silent: %q (%v)", r.Output(), r.Err)
 		}
 		return nil
 	})
-	r := c.w.Shell("/", "minato explain "+node12+":31000 --from lan")
+	r := c.w.Shell("/", "minato explain "+c.lan.at(node12)+" --from lan")
 	const exitDropped = 4
 	if r.Code() != exitDropped {
 		t.Errorf("explain: %v, want exit code %d\n%s", r.Err, exitDropped, r.Output())
@@ -331,7 +369,7 @@ func (c balanced) describe(t *testing.T) {
 	out := c.wantEndpoints(t, c.pods(t))
 	for field, value := range map[string]string{
 		"Name": "test-service", "Namespace": "default", "Labels": "app=test-server", "Selector": "app=test-server", "Type": "NodePort",
-		"IP": `10\.43\.\d+\.\d+`, "Port": `<unset>\s+80/TCP`, "TargetPort": "80/TCP", "NodePort": `<unset>\s+31000/TCP`,
+		"IP": c.lan.clusterIP, "Port": `<unset>\s+80/TCP`, "TargetPort": "80/TCP", "NodePort": `<unset>\s+31000/TCP`,
 		"Session Affinity": "None", "External Traffic Policy": "Cluster", "Events": "<none>",
 	} {
 		wantRow(t, out, field+":", value)

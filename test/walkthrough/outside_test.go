@@ -21,17 +21,19 @@ spec: {type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: local-1, labels: {kubernetes.io/service-name: local}}
-addressType: IPv4
+addressType: TYPE
 ports: [{port: 8080}]
 endpoints:
-- {addresses: [10.244.1.99], nodeName: node1, conditions: {ready: true}}
-- {addresses: [10.244.2.99], nodeName: node2, conditions: {ready: false, serving: true, terminating: true}}
+- {addresses: [POD1], nodeName: node1, conditions: {ready: true}}
+- {addresses: [POD2], nodeName: node2, conditions: {ready: false, serving: true, terminating: true}}
 END`
 
 // What a load balancer in front of the nodes is told, and what becomes of packets to ports that nobody has.
 func TestLoadBalancersOutside(t *testing.T) {
 	w := world.Start(t, world.Config{})
-	if r := w.Shell("/", localService); r.Err != nil {
+	a := world.Default()
+	local := strings.NewReplacer("TYPE", a.Type, "POD1", `"`+a.Pod(1, 99)+`"`, "POD2", `"`+a.Pod(2, 99)+`"`).Replace(localService)
+	if r := w.Shell("/", local); r.Err != nil {
 		t.Fatalf("%v\n%s", r.Err, r.Output())
 	}
 	port := w.Kubectl(t, "get", "service", "local", "-o", "jsonpath={.spec.healthCheckNodePort}")
@@ -43,22 +45,22 @@ func TestLoadBalancersOutside(t *testing.T) {
 	}
 	for i, want := range []string{"200", "503", "503"} {
 		world.Eventually(t, podTime, func() error {
-			if status, out := ask("http://" + nodes[i] + ":" + port); status != want || !strings.Contains(out, `"serviceProxyHealthy": true`) {
+			if status, out := ask("http://" + world.At(nodes[i], port)); status != want || !strings.Contains(out, `"serviceProxyHealthy": true`) {
 				return fmt.Errorf("node%d answers %s, want %s:\n%s", i+1, status, want, out)
 			}
 			return nil
 		})
-		if status, out := ask("http://" + nodes[i] + ":10256/healthz"); status != "200" || !strings.Contains(out, `"nodeEligible":true`) {
+		if status, out := ask("http://" + world.At(nodes[i], 10256) + "/healthz"); status != "200" || !strings.Contains(out, `"nodeEligible":true`) {
 			t.Errorf("/healthz of node%d: %s", i+1, out)
 		}
 	}
 	addr := w.Kubectl(t, "get", "service", "local", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}")
-	if r := w.OnLAN("curl", "-sS", "-m", "2", "http://"+addr+":81"); !strings.Contains(r.Stderr, "timed out") {
+	if r := w.OnLAN("curl", "-sS", "-m", "2", "http://"+world.At(addr, 81)); !strings.Contains(r.Stderr, "timed out") {
 		t.Errorf("a port that %s does not have: %v\n%s", addr, r.Err, r.Output())
 	}
 	w.Kubectl(t, "delete", "service", "local")
 	world.Eventually(t, podTime, func() error {
-		if status, out := ask("http://" + nodes[0] + ":" + port); status != "000" {
+		if status, out := ask("http://" + world.At(nodes[0], port)); status != "000" {
 			return fmt.Errorf("still answered: %s", out)
 		}
 		return nil

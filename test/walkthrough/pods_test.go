@@ -139,7 +139,7 @@ func clusterIP(t *testing.T, w *world.World, namespace, name string) string {
 // lookedUp are the addresses that an nslookup prints, sorted, without the first, which is the server's.
 func lookedUp(output string) []string {
 	var addrs []string
-	for _, m := range regexp.MustCompile(`(?m)^Address(?: \d+)?:\s*([0-9.]+)`).FindAllStringSubmatch(output, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^Address(?: \d+)?:\s*\[?([0-9a-f.:]+)`).FindAllStringSubmatch(output, -1) {
 		addrs = append(addrs, m[1])
 	}
 	if len(addrs) > 0 {

@@ -16,10 +16,13 @@ import (
 // lessonTime is how long a lesson may take that nobody reads.
 const lessonTime = 3 * time.Minute
 
+const lessonsNeedIPv4 = "lessons show addresses as the articles do"
+
 // Every lesson is walked through on the default instance, and on one whose nodes have other names and addresses.
 func TestEveryLessonRunsWhole(t *testing.T) {
 	w := world.Start(t, world.Config{Images: []string{"nginx", "nginx:1.12", "redis:3.2", "thr3a/debugger"},
-		Up: []string{"--node-cidr", "192.168.0.0/24", "--node", "left=192.168.0.11", "--node", "right=192.168.0.12"}})
+		Up:   []string{"--node-cidr", "192.168.0.0/24", "--node", "left=192.168.0.11", "--node", "right=192.168.0.12"},
+		IPv4: lessonsNeedIPv4})
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	lessons, err := tutorial.Lessons(tutorial.English)
 	if err != nil {
@@ -50,7 +53,7 @@ func TestEveryLessonRunsWhole(t *testing.T) {
 }
 
 func TestTutorialAtATerminal(t *testing.T) {
-	w := world.Start(t, world.Config{Images: []string{"nginx", "thr3a/debugger"}, Up: []string{"--nodes", "1"}})
+	w := world.Start(t, world.Config{Images: []string{"nginx", "thr3a/debugger"}, Up: []string{"--nodes", "1"}, IPv4: lessonsNeedIPv4})
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	term := w.Terminal(t, "/", "minato tutorial names --lang en")
 	source := regexp.MustCompile(`source (\S+)`).FindStringSubmatch(term.Expect(t, netTime, `Enter: run it here`))

@@ -51,7 +51,11 @@ func TestAnotherMinatoTakesOverAndNoConnectionFails(t *testing.T) {
 	w.Kubectl(t, "rollout", "status", "deployment", "web", "--timeout=60s")
 	const pods = "-o=jsonpath={range .items[*]}{.metadata.name} {.status.podIP} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}"
 	before := w.Kubectl(t, "get", "pod", pods)
-	askers := []*asker{{url: "http://172.30.0.1:6443/"}, {url: "http://172.30.0.11:10250/"}, {url: "http://172.30.0.12:30080/"}, {url: "http://172.30.0.11/"}}
+	a := world.Default()
+	var askers []*asker
+	for _, at := range []string{world.At(a.Host, 6443), world.At(a.Node(1), 10250), world.At(a.Node(2), 30080), world.At(a.Node(1), 80)} {
+		askers = append(askers, &asker{url: "http://" + at + "/"})
+	}
 	for _, a := range askers {
 		world.Eventually(t, time.Minute, func() error {
 			r, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: w.Host.DialContext}}).Get(a.url)

@@ -24,6 +24,7 @@ type Config struct {
 	Up      []string            // flags of `minato up`, beside those that keep it in its world
 	Images  []string            // to load; nil means all that there are, an empty list none
 	Prepare func(host netns.NS) // is called before `minato up`, for example to set a firewall
+	IPv4    string              // why the test is nothing for an instance without IPv4, if so
 }
 
 // World is one instance of minato, its host, and the internet behind it. Its methods may be used by several goroutines.
@@ -52,6 +53,9 @@ func Start(t testing.TB, c Config) *World {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("nodes are network namespaces, and pods are containers: both need root")
+	}
+	if c.IPv4 != "" && OverIPv6() {
+		t.Skip("not over IPv6 alone: " + c.IPv4)
 	}
 	minato, err := program()
 	if err != nil {
@@ -83,7 +87,7 @@ func Start(t testing.TB, c Config) *World {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.end(t, before) })
-	if family := os.Getenv("MINATO_IP_FAMILY"); family != "" && !slices.Contains(c.Up, "--ip-family") {
+	if family := os.Getenv(familyVariable); family != "" && !slices.Contains(c.Up, "--ip-family") {
 		c.Up = append(c.Up, "--ip-family", family)
 	}
 	up := append([]string{"up", "--detach", "--kubeconfig", w.UserKubeconfig(), "--upstream-dns", netnstest.InternetAddr}, c.Up...)
