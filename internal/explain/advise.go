@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -20,11 +21,14 @@ func plural(n int, what string) string {
 
 // adviseBackends says why a Service, or the port of it that is f's, has no backend.
 func (t *trace) adviseBackends(s *model.Service, f *model.Frontend) {
-	var all, ofPort int
+	var all, ofPort, ofFamily int
 	for b := range s.AllBackends() {
 		all++
 		if f == nil || b.PortName == f.PortName && b.Protocol == f.Protocol {
 			ofPort++
+			if f == nil || b.Addr.Addr().Is6() == f.Addr.Addr().Is6() {
+				ofFamily++
+			}
 		}
 	}
 	switch {
@@ -32,6 +36,8 @@ func (t *trace) adviseBackends(s *model.Service, f *model.Frontend) {
 		t.advise("it has no selector, so nothing makes endpoints for it: write an EndpointSlice with the label kubernetes.io/service-name: %s", s.Name.Name)
 	case s.Selector == "" && ofPort == 0:
 		t.advise("its endpoints have ports named %s, and this port of the Service is named %q: the names must be the same", portNames(s), t.r.Port)
+	case ofPort > 0 && ofFamily == 0:
+		t.advise("its endpoints are of the other IP family, and nothing translates: write an EndpointSlice of addressType %s", familyOf(f.Addr.Addr()))
 	case ofPort > 0 && s.Selector == "":
 		t.advise("its endpoints are there and not ready: their EndpointSlice says so")
 	case ofPort > 0:
@@ -43,6 +49,13 @@ func (t *trace) adviseBackends(s *model.Service, f *model.Frontend) {
 	default:
 		t.adviseSelector(s, f)
 	}
+}
+
+func familyOf(a netip.Addr) string {
+	if a.Is6() {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
 func portNames(s *model.Service) string {

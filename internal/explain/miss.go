@@ -171,8 +171,7 @@ func (t *trace) outside() {
 	a := t.r.Addr.Addr()
 	n := t.Snapshot.NodeNamed(t.r.From.Node)
 	if n != nil && !n.Addr(a.Is6()).IsValid() {
-		family := map[bool]string{false: "IPv4", true: "IPv6"}[a.Is6()]
-		t.end(Refused, "%s is outside the cluster, and %s has no address of %s to go there: the network is unreachable", a, n.Name, family)
+		t.end(Refused, "%s is outside the cluster, and %s has no address of %s to go there: the network is unreachable", a, n.Name, familyOf(a))
 		return
 	}
 	t.end(Delivered, "%s is outside the cluster: no Service has it", a)

@@ -32,7 +32,11 @@ func (w World) origin(q Query) (Origin, error) {
 		if n == nil {
 			return Origin{}, questionf("there is no node %q: `minato node list` shows those there are", rest)
 		}
-		return Origin{Kind: fromNode, Name: n.Name, Node: n.Name, Addr: n.Addr(false)}, nil
+		o := Origin{Kind: fromNode, Name: n.Name, Node: n.Name, Addr: n.Addr(false)}
+		if !o.Addr.IsValid() {
+			o.Addr = n.Addr(true)
+		}
+		return o, nil
 	}
 	a, err := netip.ParseAddr(q.From)
 	if err != nil {
