@@ -45,7 +45,7 @@ func TestWhatSomebodyDeletesIsBackWithinTwoSeconds(t *testing.T) {
 		t.Fatal(err)
 	}
 	netnstest.MustAsk(t, w.node, "tcp", "10.96.0.1:80")
-	for _, command := range []string{"nft flush map ip minato svc", "nft flush chain ip minato output", "nft delete table ip minato"} {
+	for _, command := range []string{"nft flush map ip minato svc", "nft flush chain ip minato output", "nft delete table ip minato", "nft flush ruleset"} {
 		w.run(w.node, command)
 		for deadline := time.Now().Add(2 * time.Second); len(w.differences()) > 0; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {

@@ -181,4 +181,39 @@ func TestSCTP(t *testing.T) {
 			t.Errorf("got %v, want connection refused", err)
 		}
 	})
+	t.Run("an association from before the first endpoint reaches it", func(t *testing.T) {
+		w.apply(w.service("web", 1, sctp, "10.244.1.2"))
+		if server, err := associate(w.pod(9), 42000, "10.96.0.1:80"); err != nil || server != 2 {
+			t.Errorf("answered by %d (%v), want 2", server, err)
+		}
+	})
+	t.Run("associations with live endpoints stay", func(t *testing.T) {
+		both := []string{"10.244.1.2", "10.244.1.3"}
+		clusterOnly := func(s *model.Service) { sctp(s); s.Frontends = s.Frontends[:1] }
+		w.apply(w.service("web", 1, sctp, both...))
+		servers := map[uint16]uint32{}
+		for port := uint16(43000); port < 43016; port++ {
+			server, err := associate(w.pod(9), port, "10.96.0.1:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			servers[port] = server
+		}
+		for _, c := range []struct {
+			after string
+			do    func()
+		}{
+			{"another Service's change", func() { w.apply(w.service("other", 2, clusterOnly, both[0])) }},
+			{"growth", func() { w.apply(w.service("web", 1, sctp, append(both, "10.244.1.4")...)) }},
+			{"the end of an endpoint that had none", func() { w.apply(w.service("web", 1, sctp, both...)) }},
+			{"a restart", func() { w.dp.Close(); w.dp = w.open(); w.programmed() }},
+		} {
+			c.do()
+			for port, before := range servers {
+				if server, err := associate(w.pod(9), port, "10.96.0.1:80"); err != nil || server != before {
+					t.Errorf("after %s port %d is answered by %d (%v), want %d", c.after, port, server, err, before)
+				}
+			}
+		}
+	})
 }
