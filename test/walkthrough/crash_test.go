@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"minato/internal/netns/netnstest"
 	"minato/test/load"
 	"minato/test/world"
 )
@@ -21,11 +20,8 @@ func TestNamesAreAnsweredAfterACrashBeforeThereIsAnAPI(t *testing.T) {
 	w.Kubectl(t, "create", "service", "clusterip", "web", "--tcp=80:80")
 	from := load.Source{NS: w.PodNetns(t, "default", "asker"), DNS: world.At(world.Default().DNS, 53)}
 	q := &load.Questions{From: from, IPv6: world.OverIPv6(), Names: map[string]string{
-		"web.default.svc.cluster.local.": clusterIP(t, w, "default", "web"), "missing.default.svc.cluster.local.": "NXDOMAIN", "www.example.com.": netnstest.FarAddr,
+		"web.default.svc.cluster.local.": clusterIP(t, w, "default", "web"), "missing.default.svc.cluster.local.": "NXDOMAIN", "www.example.com.": world.Default().Far,
 	}}
-	if q.IPv6 {
-		q.Names["www.example.com."] = "NOERROR" // it has addresses of IPv4 alone
-	}
 	for name := range q.Names {
 		world.Eventually(t, netTime, func() error { return q.Ask(name) })
 	}

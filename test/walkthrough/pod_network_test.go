@@ -32,7 +32,7 @@ func TestB_PodNetwork(t *testing.T) {
 	w := world.Start(t, world.Config{
 		Up:     []string{"--node-cidr", "192.168.3.0/24", "--node", "raspi002=192.168.3.33", "--node", "raspi003=192.168.3.34", "--node", "raspi001=192.168.3.32"},
 		Images: []string{"nginx:1.12", "redis:3.2", "alpine", "thr3a/debugger"},
-		IPv4:   "the article's way out is to an internet of IPv4; TestFamilies has the other steps",
+		IPv4:   "the article's nodes have addresses of IPv4; TestFamilies and TestClusterAroundTheArticles do the steps",
 		// As Docker sets it: whatever goes through the host must be let through explicitly.
 		Prepare: func(host netns.NS) { netnstest.Run(t, host, "iptables", "-P", "FORWARD", "DROP") },
 	})

@@ -129,18 +129,16 @@ func (c cluster) token(t *testing.T) {
 }
 
 func (c cluster) internet(t *testing.T) {
-	if world.OverIPv6() {
-		t.Skip("the internet of these tests is of IPv4; internal/cluster/nodes tests the way out over IPv6")
-	}
+	a := world.Default()
 	c.debugger(t, "surfer", "")
-	want := "the internet greets " + netnstest.HostAddr + "\n"
-	for _, to := range []string{"www.example.com", netnstest.FarAddr} {
+	want := "the internet greets " + a.Uplink + "\n"
+	for _, to := range []string{"www.example.com", world.InURL(a.Far)} {
 		if out := c.w.Kubectl(t, "exec", "surfer", "--", "curl", "-s", "-m", "10", to); out != want {
 			t.Errorf("pod to %s: got %q, want %q", to, out, want)
 		}
 	}
-	if r := c.w.OnNode("node1", "curl", "-s", "-m", "10", netnstest.FarAddr); r.Stdout != want {
-		t.Errorf("node to %s: got %q (%v), want %q", netnstest.FarAddr, r.Output(), r.Err, want)
+	if r := c.w.OnNode("node1", "curl", "-s", "-m", "10", world.InURL(a.Far)); r.Stdout != want {
+		t.Errorf("node to %s: got %q (%v), want %q", a.Far, r.Output(), r.Err, want)
 	}
 }
 

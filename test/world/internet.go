@@ -19,6 +19,24 @@ import (
 // NetAddr is the address of example.net, where nobody answers.
 const NetAddr = "203.0.113.20"
 
+// Addresses of the internet over IPv6, which is there where the instances have no IPv4. The host is behind its link.
+const (
+	far6      = "2001:db8:113::10"
+	uplink6   = "2001:db8:51::1"
+	internet6 = "2001:db8:51::2"
+)
+
+// joinOverIPv6 gives the host and the internet addresses of IPv6, beside those of netnstest.
+func joinOverIPv6(t testing.TB, w *netnstest.World) {
+	t.Helper()
+	netnstest.Run(t, w.Host, "ip", "address", "add", uplink6+"/64", "dev", netnstest.HostUplink)
+	netnstest.Run(t, w.Internet, "ip", "address", "add", internet6+"/64", "dev", netnstest.InternetLink)
+	netnstest.Run(t, w.Internet, "ip", "address", "add", far6+"/128", "dev", "lo")
+	netnstest.Settle(t, w.Host)
+	netnstest.Settle(t, w.Internet)
+	netnstest.Run(t, w.Host, "ip", "route", "add", "default", "via", internet6)
+}
+
 // names are what the name server of the internet knows.
 var names = map[string]string{
 	"www.example.com.": netnstest.FarAddr,
@@ -91,11 +109,13 @@ func newInternet(t testing.TB, ns netns.NS) *Internet {
 	servers.Go(func() { _ = tcp.ActivateAndServe() })
 	web := &http.Server{Handler: http.HandlerFunc(i.serve)}
 	for _, port := range []string{":80", ":8080"} {
-		l, err := ns.Listen(t.Context(), "tcp4", port)
-		if err != nil {
-			t.Fatal(err)
+		for _, network := range []string{"tcp4", "tcp6"} {
+			l, err := ns.Listen(t.Context(), network, port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			servers.Go(func() { _ = web.Serve(l) })
 		}
-		servers.Go(func() { _ = web.Serve(l) })
 	}
 	t.Cleanup(func() {
 		packets.Close()
@@ -129,6 +149,9 @@ func (i *Internet) answer(rw dns.ResponseWriter, q *dns.Msg) {
 	case question.Qtype == dns.TypeA:
 		hdr := dns.RR_Header{Name: question.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}
 		m.Answer = []dns.RR{&dns.A{Hdr: hdr, A: net.ParseIP(addr)}}
+	case question.Qtype == dns.TypeAAAA && addr == netnstest.FarAddr && OverIPv6():
+		hdr := dns.RR_Header{Name: question.Name, Rrtype: dns.TypeAAAA, Class: dns.ClassINET, Ttl: 60}
+		m.Answer = []dns.RR{&dns.AAAA{Hdr: hdr, AAAA: net.ParseIP(far6)}}
 	}
 	_ = rw.WriteMsg(m) // who asked and went away is no concern of the test
 }

@@ -68,6 +68,9 @@ func Start(t testing.TB, c Config) *World {
 		t.Fatal(err)
 	}
 	outside := netnstest.New(t)
+	if OverIPv6() {
+		joinOverIPv6(t, outside)
+	}
 	w := &World{
 		World:    outside,
 		Internet: newInternet(t, outside.Internet),

@@ -34,8 +34,11 @@ const (
 	FarAddr      = "203.0.113.10" // an address further away, behind the gateway
 )
 
-// HostUplink is the name of the host's link to the internet.
-const HostUplink = "wan0"
+// HostUplink is the name of the host's link to the internet, InternetLink that of its other end.
+const (
+	HostUplink   = "wan0"
+	InternetLink = "lan0"
+)
 
 // World is a host and an internet, linked. The internet has no route to anything behind the host.
 type World struct {
@@ -51,7 +54,7 @@ var serial atomic.Uint32
 func New(t testing.TB) *World {
 	t.Helper()
 	w := &World{Host: Namespace(t, "host"), Internet: Namespace(t, "internet")}
-	Link(t, w.Host, HostUplink, HostAddr+"/24", w.Internet, "lan0", InternetAddr+"/24")
+	Link(t, w.Host, HostUplink, HostAddr+"/24", w.Internet, InternetLink, InternetAddr+"/24")
 	Run(t, w.Internet, "ip", "address", "add", FarAddr+"/32", "dev", "lo")
 	Run(t, w.Host, "ip", "route", "add", "default", "via", InternetAddr)
 	return w
