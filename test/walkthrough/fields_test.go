@@ -4,7 +4,6 @@ package walkthrough
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,15 +20,25 @@ type fields struct{ kinds }
 
 func (f fields) run(t *testing.T) {
 	sayWho(t, f.w, "default", "", f.nginx(t))
-	t.Run("ClusterIPThatOneChooses", f.chosen)
+	t.Run("ClusterIPThatOneChooses", withIPv4(f.chosen))
 	t.Run("TargetPortByNumberAndByName", f.ports)
 	t.Run("SessionAffinityKeepsToOnePod", f.sticky)
-	t.Run("ExternalIPs", f.externalIPs)
+	t.Run("ExternalIPs", withIPv4(f.externalIPs))
 	t.Run("PolicyLocalKeepsTheClientsAddress", f.local)
-	t.Run("LoadBalancerForAFewWithTheAddressThatOneChooses", f.loadBalancer)
+	t.Run("LoadBalancerForAFewWithTheAddressThatOneChooses", withIPv4(f.loadBalancer))
 	t.Run("ExternalName", f.externalName)
-	t.Run("HealthCheckNodePortSaysWhichNodesHaveAPod", f.healthCheck)
-	t.Run("WrongValuesGetKubernetesOwnMessages", f.wrong)
+	t.Run("HealthCheckNodePortSaysWhichNodesHaveAPod", withIPv4(f.healthCheck))
+	t.Run("WrongValuesGetKubernetesOwnMessages", withIPv4(f.wrong))
+}
+
+// withIPv4 is a step whose file has addresses of IPv4.
+func withIPv4(step func(t *testing.T)) func(t *testing.T) {
+	return func(t *testing.T) {
+		if world.OverIPv6() {
+			t.Skip("the example has addresses of IPv4")
+		}
+		step(t)
+	}
 }
 
 // apply takes one file into use, until the test ends.
@@ -57,11 +66,11 @@ func (f fields) ports(t *testing.T) {
 	p := readyPods(t, f.w, "default", "app=many-ports", 1)
 	sayWho(t, f.w, "default", "", p)
 	ip := clusterIP(t, f.w, "default", "many-ports")
-	wantAll(t, p, f.fromNode(ip+":8080"))
-	wantAll(t, p, f.fromNode(ip+":8081"))
+	wantAll(t, p, f.fromNode(world.At(ip, 8080)))
+	wantAll(t, p, f.fromNode(world.At(ip, 8081)))
 	for protocol, port := range map[string]string{"udp": "8082", "sctp": "8083"} {
-		r := f.w.Verb("explain", ip+":"+port, "--protocol", protocol, "--from", "node/node1")
-		if want := p[0].IP.String() + ":" + strings.Replace(port, "80", "", 1); r.Err != nil || !strings.Contains(r.Stdout, "100.0%  "+want) {
+		r := f.w.Verb("explain", world.At(ip, port), "--protocol", protocol, "--from", "node/node1")
+		if want := world.At(p[0].IP.String(), strings.Replace(port, "80", "", 1)); r.Err != nil || !strings.Contains(r.Stdout, "100.0%  "+want) {
 			t.Errorf("%s to port %s: %v, want it to reach %s:\n%s", protocol, port, r.Err, want, r.Output())
 		}
 	}
@@ -71,15 +80,15 @@ func (f fields) sticky(t *testing.T) {
 	f.apply(t, "session-affinity.yaml")
 	ip := clusterIP(t, f.w, "default", "sticky")
 	served := map[string]bool{}
-	world.Eventually(t, netTime, func() error { return f.fromNode(ip)().Err })
+	world.Eventually(t, netTime, func() error { return f.fromNode(world.InURL(ip))().Err })
 	for range requests {
-		served[f.fromNode(ip)().Stdout] = true
+		served[f.fromNode(world.InURL(ip))().Stdout] = true
 	}
 	if len(served) != 1 {
 		t.Errorf("one client was served by %v", served)
 	}
-	wantText(t, f.w.Verb("explain", ip+":80", "--from", "node/node1").Stdout, "which the client keeps by session affinity", "and for 1m0s after each new connection")
-	wantText(t, f.w.Verb("flows", "svc/sticky").Stdout, "172.30.0.11:", "default/sticky "+ip+":80", "inside, policy Cluster", "session affinity 1m0s")
+	wantText(t, f.w.Verb("explain", world.At(ip, 80), "--from", "node/node1").Stdout, "which the client keeps by session affinity", "and for 1m0s after each new connection")
+	wantText(t, f.w.Verb("flows", "svc/sticky").Stdout, world.InURL(world.Default().Node(1))+":", "default/sticky "+world.At(ip, 80), "inside, policy Cluster", "session affinity 1m0s")
 }
 
 func (f fields) externalIPs(t *testing.T) {
@@ -89,15 +98,15 @@ func (f fields) externalIPs(t *testing.T) {
 }
 
 func (f fields) local(t *testing.T) {
-	all := f.nginx(t)
+	all, host := f.nginx(t), world.Default().Host
 	f.apply(t, "traffic-policy.yaml")
 	for _, p := range all {
 		addr := f.w.Kubectl(t, "get", "node", p.Node, "-o", "jsonpath={.status.addresses[0].address}")
 		on := slices.DeleteFunc(slices.Clone(all), func(q pod) bool { return q.Node != p.Node })
-		wantAll(t, on, func() world.Result { return f.w.OnLAN("curl", "-s", "-m", "3", addr+":30090/who") })
+		wantAll(t, on, func() world.Result { return f.w.OnLAN("curl", "-s", "-m", "3", world.At(addr, 30090)+"/who") })
 		world.Eventually(t, netTime, func() error {
-			if log := f.w.Kubectl(t, "logs", p.Name); !regexp.MustCompile(`(?m)^172\.30\.0\.1 - `).MatchString(log) {
-				return fmt.Errorf("%s has not seen 172.30.0.1, the client's own address:\n%s", p.Name, log)
+			if log := f.w.Kubectl(t, "logs", p.Name); !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(host) + ` - `).MatchString(log) {
+				return fmt.Errorf("%s has not seen %s, the client's own address:\n%s", p.Name, host, log)
 			}
 			return nil
 		})
@@ -166,8 +175,7 @@ func (f fields) externalName(t *testing.T) {
 	defer leave()
 	world.Eventually(t, netTime, func() error {
 		out := term.Do(t, "nslookup elsewhere")
-		got := lookedUp(out)
-		if _, err := netip.ParseAddr(strings.Join(got, "")); err != nil || !strings.Contains(out, "www.example.com") {
+		if !slices.Contains(lookedUp(out), world.Default().Far) || !strings.Contains(out, "www.example.com") {
 			return fmt.Errorf("elsewhere is not www.example.com with its address:\n%s", out)
 		}
 		return nil

@@ -38,12 +38,7 @@ func TestA_ServiceKinds(t *testing.T) {
 		t.Run("A6_HeadlessServiceNamesPods", k.headless)
 		if !s.fromArticle() {
 			t.Run("A6_UnreadyPodsAreNamedOnRequest", k.unready)
-			t.Run("A7_EveryFieldDoesWhatItSays", func(t *testing.T) {
-				if world.OverIPv6() {
-					t.Skip("fields that are addresses are of IPv4 in the examples")
-				}
-				fields{k}.run(t)
-			})
+			t.Run("A7_EveryFieldDoesWhatItSays", func(t *testing.T) { fields{k}.run(t) })
 		}
 		w.Kubectl(t, "delete", "deployment,pod", "--all")
 		w.Kubectl(t, "delete", "service", "--field-selector", "metadata.name!=kubernetes")
