@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
@@ -21,6 +23,9 @@ type Tracked struct {
 	ServicePorts  []ServicePort  // Services: all; Converted: those of the Service
 	EndpointPorts []EndpointPort // Changes: those of Services that differ; Local: all
 	Local         map[string]int // Local: ready endpoints on the node, by Service
+
+	Started  time.Time              // Triggers: the tracker's
+	Triggers map[string][]time.Time // Triggers: since the time before, by Service
 }
 
 // TrackedKind is what happened.
@@ -35,6 +40,7 @@ const (
 	Applied   TrackedKind = "applied"   // what it was told before is no change any more
 	Changes   TrackedKind = "changes"   // it was asked what has changed
 	Local     TrackedKind = "local"     // which endpoints are of the node
+	Triggers  TrackedKind = "triggers"  // when the causes of changes happened
 )
 
 // ServicePort is a port of a Service in one IP family, as kube-proxy knows it.
@@ -63,6 +69,7 @@ func Trackers(dir string) (all []Tracked, err error) {
 		"EndpointSliceCache.checkoutChanges":         `if oracleOuter("changes") { c := cache.checkoutChanges(); oracleChanges(cache, c); return c }`,
 		"initializeCache":                            "defer oracleApplied(endpointSliceCache)",
 		"EndpointsMap.getLocalReadyEndpointIPs":      `if oracleOuter("local") { l := em.getLocalReadyEndpointIPs(); oracleLocal(em, l); return l }`,
+		"EndpointsMap.Update":                        `if ect != nil && oracleOuter("update") { r := em.Update(ect); oracleTriggers(ect, r); return r }`,
 	}}
 	err = Run(s, dir, func(line []byte) error { return read(line, &all) })
 	return all, err
