@@ -12,7 +12,6 @@ package model
 import (
 	"cmp"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 )
@@ -198,7 +197,8 @@ type Node struct {
 	Netns    string       // mount point of its namespace; empty: the host's own. Known for this machine's nodes only
 	Addrs    []netip.Addr // node addresses, primary first; the first of each family is the source of masqueraded traffic
 	PodCIDRs []netip.Prefix
-	// NodePorts are the ranges whose addresses of the node answer NodePorts; empty: all of them do.
+	// NodePorts are the ranges whose addresses of the node answer NodePorts. Of a family without a range all of them do
+	// (k8s.io/kubernetes/pkg/proxy/util/nodeport_addresses.go).
 	NodePorts []netip.Prefix
 	Zone      string
 	Ready     bool
@@ -231,7 +231,14 @@ func (n *Node) NodePortAddrs(ipv6 bool) (addrs []netip.Addr) {
 
 // AnswersNodePorts reports whether NodePorts are answered at an address of the node.
 func (n *Node) AnswersNodePorts(a netip.Addr) bool {
-	return len(n.NodePorts) == 0 || slices.ContainsFunc(n.NodePorts, func(p netip.Prefix) bool { return p.Contains(a) })
+	limited := false
+	for _, p := range n.NodePorts {
+		if p.Contains(a) {
+			return true
+		}
+		limited = limited || p.Addr().Is6() == a.Is6()
+	}
+	return !limited
 }
 
 // IsLocal reports whether a packet from addr comes from this node or from one of its pods.

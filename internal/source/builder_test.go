@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -348,15 +349,25 @@ func TestRefusedExternalIPsAreNotServedAndSaidSo(t *testing.T) {
 }
 
 func TestNodesAnswerNodePortsWhereThePolicySays(t *testing.T) {
-	b := complete()
-	b.Update(func(t *source.Batch) {
-		t.SetPolicy(source.Policy{NodePorts: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24"), netip.MustParsePrefix("fd00::/16")}})
-		t.SetNode(&model.Node{Name: "node1", Addrs: []netip.Addr{
-			netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("fd00::11"),
-		}})
-	})
-	n := b.Current().NodeNamed("node1")
-	if got := fmt.Sprint(n.NodePortAddrs(false), n.NodePortAddrs(true)); got != "[172.30.0.11] [fd00::11]" {
-		t.Errorf("NodePorts are answered at %s", got)
+	for _, c := range []struct{ name, ranges, want string }{
+		{"no range", "", "[192.0.2.11 172.30.0.11] [fd00::11]"},
+		{"ranges of both families", "172.30.0.0/24 fd01::/16", "[172.30.0.11] []"},
+		{"of a family without a range all, as by kube-proxy", "172.30.0.0/24", "[172.30.0.11] [fd00::11]"},
+	} {
+		b := complete()
+		b.Update(func(t *source.Batch) {
+			var p source.Policy
+			for _, r := range strings.Fields(c.ranges) {
+				p.NodePorts = append(p.NodePorts, netip.MustParsePrefix(r))
+			}
+			t.SetPolicy(p)
+			t.SetNode(&model.Node{Name: "node1", Addrs: []netip.Addr{
+				netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("fd00::11"),
+			}})
+		})
+		n := b.Current().NodeNamed("node1")
+		if got := fmt.Sprint(n.NodePortAddrs(false), n.NodePortAddrs(true)); got != c.want {
+			t.Errorf("%s: NodePorts are answered at %s, want %s", c.name, got, c.want)
+		}
 	}
 }

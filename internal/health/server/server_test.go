@@ -325,7 +325,7 @@ func (w *world) becomes(at, path string, want int) {
 func TestHealthChecksAreAnsweredWhereNodePortsAre(t *testing.T) {
 	w := newWorld(t, 0)
 	node := &model.Node{Name: "node1", Addrs: []netip.Addr{netip.MustParseAddr(addr4), netip.MustParseAddr(addr6)},
-		NodePorts: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/16")}}
+		NodePorts: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/16"), netip.MustParsePrefix("fd01::/16")}}
 	w.update(func(e *model.Edit) {
 		e.SetNode(node)
 		e.SetService(balanced("web", 30081, "10.244.1.2"))
