@@ -4,8 +4,9 @@
 // use, by the paths of the kubelet (pkg/kubelet/server).
 //
 // Streams are passed on to the runtime's own streaming server, byte for byte, so that SPDY and WebSocket both work
-// as far as the runtime knows them; but for a container that lives for one client alone, which gets all of its output. A client certificate of the given authority whose organization is system:masters
-// may do everything, as the API's own has; another nothing. The API decides who may come through it.
+// as far as the runtime knows them; but for a container that lives for one client alone, which gets all of its output. A
+// client certificate of the given authority whose organization is system:masters may do everything, as the API's own
+// has; another nothing. The API decides who may come through it.
 //
 // It serves no metrics of the kubelet itself and no debugging.
 package server
