@@ -92,6 +92,7 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 	if err != nil {
 		return err
 	}
+	u.goRun("flows of "+a.node.Name, a.dataplane.Run)
 	a.dataplane.Except(dnsService)                // answered on the node itself
 	u.onClose(func() { _ = a.dataplane.Close() }) // the table stays: connections go on
 	publishers := []apply.Publisher{a.table}

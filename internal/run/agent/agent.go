@@ -79,6 +79,7 @@ func Run(ctx context.Context, cfg Config) error {
 	start("health", health.Run)
 	start("NodePorts at the loopback", loopback.Run)
 	start("data path", loop.Run)
+	start("flows", dataplane.Run)
 	cfg.Log.Info("minato-agent runs", "node", cfg.NodeName)
 	<-ctx.Done()
 	work.Wait()

@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"errors"
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -25,18 +26,17 @@ type Conntrack interface {
 //
 // Of TCP it is not wanted before there is a connection. Where a node dies, its endpoints go without having ended, and a
 // SYN that waits for an answer from there waits on when it is sent again, and so does, for two minutes, another client's
-// that gets the same port. Flows of TCP without an answer are deleted then.
+// that gets the same port. Flows of TCP without an answer are deleted then, by Run.
 
 // endless reports whether clients of the protocol do not notice that their endpoint is gone.
 func endless(p model.Protocol) bool { return p == model.UDP || p == model.SCTP }
 
-// leavesFlows are the protocols of which a change of a Service can leave flows behind that lead nowhere: an endpoint is
-// gone, the first one has come, or an address has become a frontend, to which flows went untranslated.
-func leavesFlows(c model.ServiceChange) map[model.Protocol]bool {
+// leavesFlows reports whether a change of a Service can leave flows behind that lead nowhere: an endpoint is gone, the
+// first one has come, or an address has become a frontend, to which flows went untranslated.
+func leavesFlows(c model.ServiceChange) bool {
 	if c.New == nil || !c.New.Proxied {
-		return nil
+		return false
 	}
-	leaves := map[model.Protocol]bool{}
 	var old model.Service
 	if c.Old != nil && c.Old.Proxied {
 		old = *c.Old
@@ -44,29 +44,11 @@ func leavesFlows(c model.ServiceChange) map[model.Protocol]bool {
 	sameSlices := slices.Equal(old.Slices, c.New.Slices)
 	for _, f := range c.New.Frontends {
 		switch {
-		case leaves[f.Protocol]:
 		case !endless(f.Protocol):
-			leaves[f.Protocol] = !sameSlices && lost(&old, c.New, f)
 		case !slices.Contains(old.Frontends, f):
-			leaves[f.Protocol] = true
+			return true
 		case sameSlices:
 		case left(serving(&old, f), serving(c.New, f)):
-			leaves[f.Protocol] = true
-		}
-	}
-	return leaves
-}
-
-// lost reports whether an endpoint has gone that was not about to: its packets may be on the way to nobody.
-func lost(before, after *model.Service, f model.Frontend) bool {
-	there := map[netip.AddrPort]bool{}
-	for b := range after.Backends(f.PortName, f.Protocol) {
-		if b.Ready || b.Serving || b.Terminating {
-			there[b.Addr] = true
-		}
-	}
-	for b := range before.Backends(f.PortName, f.Protocol) {
-		if (b.Ready || b.Serving) && !b.Terminating && !there[b.Addr] {
 			return true
 		}
 	}
@@ -109,15 +91,10 @@ func (a *Applier) noteFlows(next *model.Snapshot) {
 		return
 	}
 	for _, c := range model.Diff(a.tracked, next).Services {
-		for protocol, leaves := range leavesFlows(c) {
-			if !leaves {
-				continue
-			}
-			if a.stale[c.Name] == nil {
-				a.stale[c.Name] = map[model.Protocol]bool{}
-			}
-			a.stale[c.Name][protocol] = true
+		if leavesFlows(c) {
+			a.stale[c.Name] = true
 		}
+		a.noteUnanswered(c, next.Node)
 	}
 	a.tracked = next
 }
@@ -130,13 +107,13 @@ func (r *round) deleteFlows() {
 	}
 	live := map[destination]map[netip.AddrPort]bool{}
 	var done []model.ServiceName
-	for n, protocols := range r.stale {
+	for n := range r.stale {
 		if r.failed[n] != nil {
 			continue
 		}
 		done = append(done, n)
 		if s := r.next.Service(n); s != nil && s.Proxied && !r.except[n] {
-			r.addDestinations(live, s, protocols)
+			r.addDestinations(live, s)
 		}
 	}
 	start := time.Now()
@@ -154,23 +131,39 @@ func (r *round) deleteFlows() {
 	}
 }
 
-// addDestinations adds the frontends of a Service, those of some protocols, with what serves them.
-func (r *round) addDestinations(live map[destination]map[netip.AddrPort]bool, s *model.Service, protocols map[model.Protocol]bool) {
+// addDestinations adds the frontends of a Service with what serves them.
+func (r *round) addDestinations(live map[destination]map[netip.AddrPort]bool, s *model.Service) {
 	for _, f := range s.Frontends {
-		if !protocols[f.Protocol] {
+		if !endless(f.Protocol) {
 			continue
 		}
-		addrs := []netip.Addr{f.Addr.Addr()}
-		if f.Kind == model.NodePort {
-			addrs = append(r.next.Node.NodePortAddrs(false), r.next.Node.NodePortAddrs(true)...)
-		}
 		endpoints := serving(s, f)
+		for d := range destinations(f, r.next.Node) {
+			live[d] = endpoints
+		}
+	}
+}
+
+// destinations are what clients send to that want a frontend: of a NodePort, any address of the node that has it.
+func destinations(f model.Frontend, node *model.Node) iter.Seq[destination] {
+	addrs := []netip.Addr{f.Addr.Addr()}
+	if f.Kind == model.NodePort {
+		addrs = append(addrs, node.NodePortAddrs(f.Addr.Addr().Is6())...)
+	}
+	return func(yield func(destination) bool) {
 		for _, a := range addrs {
-			if a.Is6() == f.Addr.Addr().Is6() {
-				live[destination{f.Protocol, netip.AddrPortFrom(a, f.Addr.Port())}] = endpoints
+			if !yield(destination{f.Protocol, netip.AddrPortFrom(a, f.Addr.Port())}) {
+				return
 			}
 		}
 	}
+}
+
+func familyOf(a netip.Addr) nfnl.Family {
+	if a.Is6() {
+		return nfnl.IPv6
+	}
+	return nfnl.IPv4
 }
 
 func (r *round) deleteStale(live map[destination]map[netip.AddrPort]bool) (deleted int, err error) {
@@ -180,18 +173,14 @@ func (r *round) deleteStale(live map[destination]map[netip.AddrPort]bool) (delet
 	}
 	kinds := map[kind]bool{}
 	for d := range live {
-		f := nfnl.IPv4
-		if d.addr.Addr().Is6() {
-			f = nfnl.IPv6
-		}
-		kinds[kind{f, d.protocol}] = true
+		kinds[kind{familyOf(d.addr.Addr()), d.protocol}] = true
 	}
 	var stale []nfnl.Flow
 	var errs []error
 	for k := range kinds {
 		errs = append(errs, r.conntrack.Flows(k.family, uint8(k.protocol), func(flow nfnl.Flow) {
 			endpoints, ours := live[destination{k.protocol, flow.Dst}]
-			if ours && !endpoints[flow.ReplySrc] && (endless(k.protocol) || flow.State == nfnl.SYNSent) {
+			if ours && !endpoints[flow.ReplySrc] {
 				stale = append(stale, flow)
 			}
 		}))

@@ -74,12 +74,14 @@ type Applier struct {
 	node    *nftables.NodePlan // in the kernel; nil: not known
 	seen    *model.Snapshot    // of the last Program
 	dirty   map[model.ServiceName]bool
-	gone    map[model.ServiceName]bool                    // something of theirs waits for Reap
-	reread  map[model.ServiceName]*model.Service          // refused even after the kernel was read again
-	sweep   bool                                          // there may be elements that nobody holds
-	lost    bool                                          // the kernel has to be read before anything else
-	tracked *model.Snapshot                               // the last one compared for flows that lead nowhere
-	stale   map[model.ServiceName]map[model.Protocol]bool // flows of theirs have to be looked at
+	gone    map[model.ServiceName]bool           // something of theirs waits for Reap
+	reread  map[model.ServiceName]*model.Service // refused even after the kernel was read again
+	sweep   bool                                 // there may be elements that nobody holds
+	lost    bool                                 // the kernel has to be read before anything else
+	tracked *model.Snapshot                      // the last one compared for flows that lead nowhere
+	stale   map[model.ServiceName]bool           // flows of theirs have to be looked at
+	lostTCP map[model.ServiceName]unanswered
+	wentTCP chan struct{} // lostTCP has something for Run
 }
 
 // MinimumKernel is the oldest Linux whose nf_tables have everything that the rules use.
@@ -92,7 +94,8 @@ func Open(cfg Config) (*Applier, error) {
 		cfg.Table = DefaultTable
 	}
 	a := &Applier{cfg: cfg, kernel: &watched{Kernel: cfg.Kernel}, conntrack: cfg.Conntrack, metrics: newMetrics(), except: map[model.ServiceName]bool{}, dirty: map[model.ServiceName]bool{},
-		gone: map[model.ServiceName]bool{}, reread: map[model.ServiceName]*model.Service{}, stale: map[model.ServiceName]map[model.Protocol]bool{}}
+		gone: map[model.ServiceName]bool{}, reread: map[model.ServiceName]*model.Service{}, stale: map[model.ServiceName]bool{},
+		lostTCP: map[model.ServiceName]unanswered{}, wentTCP: make(chan struct{}, 1)}
 	if a.cfg.Log == nil {
 		a.cfg.Log = slog.New(slog.DiscardHandler)
 	}

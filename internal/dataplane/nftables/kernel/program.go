@@ -56,6 +56,12 @@ func (a *Applier) Program(ctx context.Context, next *model.Snapshot) (failed map
 	if err == nil {
 		r.deleteFlows()
 	}
+	if len(a.lostTCP) > 0 {
+		select {
+		case a.wentTCP <- struct{}{}:
+		default:
+		}
+	}
 	return r.failed, err
 }
 
