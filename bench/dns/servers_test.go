@@ -39,6 +39,11 @@ var peers = []peer{
 	{"NSD", nsdCommand, false},
 }
 
+// floor is no server to compare with, but how long a change takes to an answer that costs nothing.
+var floor = peer{"the least possible", func(_ testing.TB, _, api, _ string, port int) []string {
+	return []string{binary("floor"), "-api", api, "-port", strconv.Itoa(port)}
+}, true}
+
 // before is another build of minato-dns, for a comparison of two states of the code: BENCH_BEFORE says where it is.
 func before() []peer {
 	path := os.Getenv("BENCH_BEFORE")
