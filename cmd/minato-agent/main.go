@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,10 @@ func run(ctx context.Context) error {
 	})
 	flag.TextVar(&cfg.MetricsAddr, "metrics-address", netip.AddrFrom4([4]byte{127, 0, 0, 1}), "`address` at whose port 10249 figures are to be had; 0.0.0.0 or :: is all")
 	flag.BoolVar(&cfg.Localhost, "localhost-nodeports", false, "answer NodePorts over TCP at 127.0.0.1 and ::1 too, by a listener for each")
+	flag.Func("affinity-clients", "`number` of clients that session affinity remembers, for each of IPv4 and IPv6; default 262144", func(s string) (err error) {
+		cfg.Clients, err = clients(s)
+		return err
+	})
 	cleanup := flag.Bool("cleanup", false, "take away all rules that minato-agent has left, and end")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -46,4 +51,15 @@ func run(ctx context.Context) error {
 		return agent.Cleanup(ctx)
 	}
 	return agent.Run(ctx, cfg)
+}
+
+// mostClients bounds the memory that the kernel takes for clients before there are any: 16 bytes for each.
+const mostClients = 1 << 22
+
+func clients(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > mostClients {
+		return 0, fmt.Errorf("give a number from 1 to %d", mostClients)
+	}
+	return n, nil
 }

@@ -14,8 +14,8 @@ import (
 // maxElements keeps a message's list of elements below the 64 KB which an attribute can hold.
 const maxElements = 60000
 
-// maxComment keeps an element's comment within the 256 bytes of user data (NFT_USERDATA_MAXLEN).
-const maxComment = 250
+// MaxComment is the most bytes of an element's comment, to keep within the 256 bytes of user data (NFT_USERDATA_MAXLEN).
+const MaxComment = 250
 
 // Batch is a list of changes that is applied as one transaction. The first error made while building sticks and
 // comes out at Conn.Commit, so that building reads straight. It is for one goroutine.
@@ -309,8 +309,8 @@ func (b *Batch) element(e *Element, data bool) {
 		b.b.close(x)
 	}
 	if data && e.Comment != "" {
-		if len(e.Comment) > maxComment {
-			b.fail("element comment of %d bytes, %d are allowed", len(e.Comment), maxComment)
+		if len(e.Comment) > MaxComment {
+			b.fail("element comment of %d bytes, %d are allowed", len(e.Comment), MaxComment)
 		}
 		b.b.comment(unix.NFTA_SET_ELEM_USERDATA, e.Comment)
 	}
@@ -354,6 +354,7 @@ const (
 	elemCatchAll  = 2  // NFT_SET_ELEM_CATCHALL
 	setDescConcat = 2  // NFTA_SET_DESC_CONCAT
 	setFieldLen   = 1  // NFTA_SET_FIELD_LEN
+	setCount      = 20 // NFTA_SET_COUNT
 	setElemKeyEnd = 10 // NFTA_SET_ELEM_KEY_END
 )
 

@@ -28,6 +28,7 @@ type nftables interface {
 	Sets(f nfnl.Family, table string) ([]nfnl.Set, error)
 	Elements(f nfnl.Family, table, set string, restart func(), yield func(nfnl.Element)) error
 	Element(f nfnl.Family, table, set string, key []byte) (e nfnl.Element, ok bool, err error)
+	Count(f nfnl.Family, table, set string) (n int, ok bool, err error)
 }
 
 // both runs a test in the kernel and in memory, which have to behave alike.
@@ -131,6 +132,31 @@ func TestWhatIsCommittedIsInTheDump(t *testing.T) {
 		names := cmp.Transformer("name", func(e nfnl.Expr) string { return e.Name })
 		if diff := cmp.Diff(rule, rules[0], names); diff != "" {
 			t.Errorf("rules:\n%s", diff)
+		}
+	})
+}
+
+func TestElementsAreCountedWithoutAList(t *testing.T) {
+	both(t, func(t *testing.T, c nftables) {
+		if n, ok, err := c.Count(nfnl.IPv4, table, "numbers"); n != 0 || ok || err != nil {
+			t.Errorf("of a set that is not there: %d, %t, %v", n, ok, err)
+		}
+		numbers(t, c)
+		if _, ok, _ := c.Count(nfnl.IPv4, table, "numbers"); !ok {
+			t.Skip("this kernel does not count elements")
+		}
+		element := func(i uint32) nfnl.Element {
+			return nfnl.Element{Key: nfnl.Number(i), Data: nfnl.Number(i)}
+		}
+		for i := range uint32(3) {
+			mustCommit(t, c, func(b *nfnl.Batch) { b.AddElements(nfnl.IPv4, table, "numbers", element(i)) })
+			if n, ok, err := c.Count(nfnl.IPv4, table, "numbers"); n != int(i)+1 || !ok || err != nil {
+				t.Errorf("after %d: %d, %t, %v", i+1, n, ok, err)
+			}
+		}
+		mustCommit(t, c, func(b *nfnl.Batch) { b.DeleteElements(nfnl.IPv4, table, "numbers", element(1)) })
+		if n, _, err := c.Count(nfnl.IPv4, table, "numbers"); n != 2 || err != nil {
+			t.Errorf("after one was deleted: %d, %v", n, err)
 		}
 	})
 }

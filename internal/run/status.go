@@ -68,6 +68,7 @@ func (u *instanceRun) state(now time.Time) state {
 		}
 		add("corefile", a.corefile.Problem())
 		add("ingress proxy", a.ingress.Problem())
+		add(a.dataplane.Name(), a.dataplane.Problem())
 		for _, speaker := range a.speakers {
 			add(speaker.Name(), speaker.Problem())
 		}

@@ -237,6 +237,17 @@ func (k *Kernel) Element(f nfnl.Family, name, setName string, key []byte) (e nfn
 	return x.Element, ok, nil
 }
 
+// Count is the number of a set's elements.
+func (k *Kernel) Count(f nfnl.Family, name, setName string) (n int, ok bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := k.tables[f][name]
+	if t == nil || t.sets[setName] == nil {
+		return 0, false, nil
+	}
+	return len(t.sets[setName].elements), true, nil
+}
+
 // Dump prints chains, rules by their comments, and elements, sorted. Two kernels that behave alike print alike.
 func (k *Kernel) Dump() string {
 	k.mu.Lock()

@@ -137,7 +137,7 @@ func (m *machine) step(e nfnl.Expr) bool {
 	case "numgen":
 		m.load(a(unix.NFTA_NG_DREG), nfnl.Number(m.random(u32(a(unix.NFTA_NG_MODULUS)))))
 	case "dynset":
-		m.dynset(a)
+		return m.dynset(a)
 	case "nat":
 		m.nat(a)
 	case "reject":
@@ -300,21 +300,26 @@ func (s *set) findRanges(key []byte) (nfnl.Element, bool) {
 	return nfnl.Element{}, false
 }
 
-func (m *machine) dynset(a func(uint16) []byte) {
+// dynset reports false where the set has no room: the rule ends.
+func (m *machine) dynset(a func(uint16) []byte) bool {
 	s := m.t.sets[str(a(unix.NFTA_DYNSET_SET_NAME))]
 	e := clone(nfnl.Element{
 		Key:  m.value(a(unix.NFTA_DYNSET_SREG_KEY), int(s.KeyLen)),
 		Data: m.value(a(unix.NFTA_DYNSET_SREG_DATA), int(s.DataLen)),
 	})
 	key := elementKey(e)
-	if !m.p.Learn {
-		return
-	}
-	if nfnl.DynsetOp(u32(a(unix.NFTA_DYNSET_OP))) == nfnl.DynsetDelete {
+	_, there := s.elements[key]
+	switch {
+	case !m.p.Learn:
+	case nfnl.DynsetOp(u32(a(unix.NFTA_DYNSET_OP))) == nfnl.DynsetDelete:
 		delete(s.elements, key)
-	} else if _, there := s.elements[key]; !there {
+	case there:
+	case s.Size > 0 && len(s.elements) >= int(s.Size):
+		return false
+	default:
 		s.elements[key] = element{e}
 	}
+	return true
 }
 
 func (m *machine) nat(a func(uint16) []byte) {

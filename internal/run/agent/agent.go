@@ -34,6 +34,7 @@ type Config struct {
 	ServiceCIDRs []netip.Prefix // addresses of it that are no ClusterIP are dropped, ports that are none refused
 	MetricsAddr  netip.Addr     // at which /metrics answers
 	Localhost    bool           // NodePorts over TCP answer at 127.0.0.1 and ::1 too
+	Clients      int            // that session affinity remembers in each family; 0: kernel.DefaultAffinityClients
 	Log          *slog.Logger
 }
 
@@ -44,7 +45,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	dataplane, err := kernel.Open(kernel.Config{Netns: netns.NS{}, ServiceCIDRs: cfg.ServiceCIDRs, Log: cfg.Log})
+	dataplane, err := kernel.Open(kernel.Config{Netns: netns.NS{}, ServiceCIDRs: cfg.ServiceCIDRs, AffinityClients: cfg.Clients, Log: cfg.Log})
 	if err != nil {
 		return err
 	}

@@ -106,7 +106,11 @@ func (a *assigner) assign(c *change, name model.ServiceName, p *nftables.Service
 	}
 	h := a.ledger.open(name)
 	w := wanted{assigner: a, change: c, h: h, plan: p, reap: reap, keys: map[nftables.Key]int{}, pools: map[uint32]int{}}
-	if err := w.claim(); err != nil {
+	err = w.fits()
+	if err == nil {
+		err = w.claim()
+	}
+	if err != nil {
 		a.ledger.close(h)
 		return false, err
 	}
@@ -183,8 +187,7 @@ func (w *wanted) claim() error {
 			continue
 		}
 		if _, ok := w.h.pools[pk]; !ok {
-			w.state.lastPool++
-			w.ledger.own(w.h, pk, w.state.lastPool)
+			w.ledger.own(w.h, pk, w.newPool())
 		}
 		w.pools[w.h.pools[pk]] = i
 	}

@@ -3,7 +3,9 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -158,6 +160,39 @@ func TestIdsAreNeverGivenTwice(t *testing.T) {
 			seen[id] = true
 		}
 		k.assign(t, true, []int(nil)...)
+	}
+}
+
+func TestIdsBeginAnewWithOneThatIsFree(t *testing.T) {
+	k := newKernelInWords()
+	k.assign(t, false, 1) // endpoint 1 of pool 1
+	k.state.lastEndpoint, k.state.lastPool = math.MaxUint32-1, math.MaxUint32
+	want := `
+1: +ep(4294967295->10.0.0.2) +slot(1->4294967295) +ep(2->10.0.0.3) +slot(2->2)
+2: -svc +svc(random over 3)`
+	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), k.assign(t, false, 1, 2, 3)); diff != "" {
+		t.Error(diff)
+	}
+	c := newChange()
+	other := planOf([]int{7})
+	other.Frontends[0].Addr = netip.MustParseAddr("10.96.0.2")
+	if _, err := k.assigner.assign(c, model.ServiceName{Namespace: "default", Name: "other"}, other, false); err != nil {
+		t.Fatal(err)
+	}
+	if k.ledger.pools[2] == nil || len(k.ledger.pools) != 2 {
+		t.Errorf("pools are %v, want 1 and 2", k.ledger.pools)
+	}
+}
+
+func TestAServiceOfMoreEndpointsThanAPoolCanHaveFails(t *testing.T) {
+	k := newKernelInWords()
+	p := planOf([]int{1})
+	p.Pools[0].Endpoints = make([]netip.AddrPort, maxSlots+1)
+	c := newChange()
+	_, err := k.assigner.assign(c, model.ServiceName{Namespace: "default", Name: "web"}, p, false)
+	var large *TooLargeError
+	if !errors.As(err, &large) || c.len() > 0 || len(k.ledger.services)+len(k.ledger.keys) > 0 {
+		t.Errorf("err %v, %d operations, held %+v", err, c.len(), k.ledger)
 	}
 }
 

@@ -71,6 +71,12 @@ func (c class) String() string {
 	return fmt.Sprintf("random over %d", c.n)
 }
 
+// affinityChains begins the names of the chains of classes with affinity, and of no others.
+const affinityChains = "affinity-"
+
+// commentRandom marks the rule that chooses any endpoint.
+const commentRandom = "random endpoint"
+
 // chain is the name of the class's chain.
 func (c class) chain() string {
 	switch {
@@ -81,7 +87,7 @@ func (c class) chain() string {
 	case c == dropped:
 		return chainDropped
 	case c.seconds > 0:
-		return fmt.Sprintf("affinity-%d-over-%d", c.seconds, c.n)
+		return fmt.Sprintf(affinityChains+"%d-over-%d", c.seconds, c.n)
 	}
 	return fmt.Sprintf("random-over-%d", c.n)
 }
@@ -118,7 +124,7 @@ func (r ruleset) classRules(c class) []nfnl.Rule {
 		add("known client", r.pool(), r.knownClient(c))
 		add("new client", r.pool(), r.newClient(c))
 	}
-	add("random endpoint", r.pool(), r.random(c))
+	add(commentRandom, r.pool(), r.random(c))
 	add("look-up failed", decide(nfnl.Drop, ""))
 	return out
 }

@@ -134,6 +134,7 @@ func (f *family) decode(set SetName, n nfnl.Element) (Element, bool) {
 		e.Key = nftables.Key{Scope: model.Scope(k.number()), Addr: k.addr(), Protocol: model.Protocol(k.protocol()), Port: k.port()}
 	case setSlot:
 		e.Pool, e.Slot = k.number(), k.number()
+		k.bad = k.bad || e.Slot >= maxSlots
 	case setEp:
 		e.Endpoint = k.number()
 	case setClass:

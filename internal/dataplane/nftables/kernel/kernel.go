@@ -43,6 +43,7 @@ type Kernel interface {
 	Rules(f nfnl.Family, table, chain string) ([]nfnl.Rule, error)
 	Elements(f nfnl.Family, table, set string, restart func(), yield func(nfnl.Element)) error
 	Element(f nfnl.Family, table, set string, key []byte) (e nfnl.Element, ok bool, err error)
+	Count(f nfnl.Family, table, set string) (n int, ok bool, err error)
 	Close() error
 }
 
@@ -57,7 +58,10 @@ type Config struct {
 	Table        string         // name of the tables, DefaultTable
 	IPv4Only     bool           // no table for IPv6
 	ServiceCIDRs []netip.Prefix // addresses of it that are no ClusterIP are dropped, ports that are none refused
-	Log          *slog.Logger
+	// AffinityClients is how many clients of each family are remembered, DefaultAffinityClients. Another number is another
+	// version of the rules.
+	AffinityClients int
+	Log             *slog.Logger
 }
 
 // Applier keeps the tables of one node at the plan of the newest snapshot. Its methods may be called from any
@@ -93,6 +97,9 @@ func Open(cfg Config) (*Applier, error) {
 	if cfg.Table == "" {
 		cfg.Table = DefaultTable
 	}
+	if cfg.AffinityClients == 0 {
+		cfg.AffinityClients = DefaultAffinityClients
+	}
 	a := &Applier{cfg: cfg, kernel: &watched{Kernel: cfg.Kernel}, conntrack: cfg.Conntrack, metrics: newMetrics(), except: map[model.ServiceName]bool{}, dirty: map[model.ServiceName]bool{},
 		gone: map[model.ServiceName]bool{}, reread: map[model.ServiceName]*model.Service{}, stale: map[model.ServiceName]bool{},
 		lostTCP: map[model.ServiceName]unanswered{}, wentTCP: make(chan struct{}, 1)}
@@ -108,7 +115,7 @@ func Open(cfg Config) (*Applier, error) {
 	}
 	for _, f := range []*family{&ipv4, &ipv6} {
 		if !f.ipv6 || !cfg.IPv4Only {
-			a.tables = append(a.tables, newTable(a.kernel, f, cfg.Table))
+			a.tables = append(a.tables, newTable(a.kernel, f, cfg.Table, cfg.AffinityClients))
 		}
 	}
 	if err := a.observe(); err != nil {

@@ -34,9 +34,6 @@ const (
 	setCount   SetName = "count"   // pool . verdict, with a counter of connections
 )
 
-// affinitySize is the most clients remembered per family. Beyond it new ones get any endpoint.
-const affinitySize = 1 << 18
-
 // family is what differs between the twin tables for IPv4 and IPv6.
 type family struct {
 	id           nfnl.Family
@@ -57,9 +54,10 @@ var (
 		ctSrc: nfnl.CtSrc6, ctDst: nfnl.CtDst6, icmp: unix.IPPROTO_ICMPV6, echoRequest: 128}
 )
 
-// sets are the sets of a table, in an order in which they can be made.
-func (f *family) sets(table string) []nfnl.Set {
+// sets are the sets of the table, in an order in which they can be made.
+func (r ruleset) sets() []nfnl.Set {
 	const mark = nfnl.TypeMark
+	f := r.family
 	key := nfnl.Concat(mark, f.addrType, nfnl.TypeProto, nfnl.TypePort)
 	pair := nfnl.Concat(mark, mark)
 	sets := []nfnl.Set{
@@ -73,7 +71,7 @@ func (f *family) sets(table string) []nfnl.Set {
 		{Name: string(setEp), Flags: nfnl.Map, KeyType: mark, KeyLen: 4,
 			DataType: nfnl.Concat(f.addrType, nfnl.TypePort), DataLen: f.addrLen + 4},
 		{Name: string(setAff), Flags: nfnl.Map | nfnl.Timeout | nfnl.Dynamic, KeyType: nfnl.Concat(mark, f.addrType),
-			KeyLen: f.addrLen + 4, DataType: pair, DataLen: 8, Size: affinitySize, DefaultTimeoutMS: 10800 * 1000},
+			KeyLen: f.addrLen + 4, DataType: pair, DataLen: 8, Size: uint32(r.clients), DefaultTimeoutMS: 10800 * 1000},
 		{Name: string(setAllow), Flags: nfnl.Interval | nfnl.Concatenated, KeyType: nfnl.Concat(mark, f.addrType),
 			KeyLen: f.addrLen + 4, Fields: [4]uint32{4, f.addrLen}},
 		{Name: string(setMasq), KeyType: key, KeyLen: f.addrLen + 12},
@@ -84,7 +82,7 @@ func (f *family) sets(table string) []nfnl.Set {
 		{Name: string(setCount), KeyType: pair, KeyLen: 8},
 	}
 	for i := range sets {
-		sets[i].Family, sets[i].Table = f.id, table
+		sets[i].Family, sets[i].Table = f.id, r.table
 	}
 	return sets
 }

@@ -165,7 +165,7 @@ func (a *Applier) Describe(out chan<- *prometheus.Desc) {
 	for _, c := range a.metrics.collectors() {
 		c.Describe(out)
 	}
-	for _, d := range []*prometheus.Desc{elementsDesc, verdictsDesc, servicesDesc, pendingDesc, nowhereDesc, trackedDesc, limitDesc} {
+	for _, d := range []*prometheus.Desc{elementsDesc, verdictsDesc, servicesDesc, pendingDesc, nowhereDesc, trackedDesc, limitDesc, clientsDesc, roomDesc, forgoneDesc} {
 		out <- d
 	}
 }
@@ -186,14 +186,15 @@ func (a *Applier) Collect(out chan<- prometheus.Metric) {
 		for name, n := range map[SetName]int{setSvc: len(t.state.svc), setEp: len(t.state.eps), setClass: len(t.state.classes), setMasq: len(t.state.masq)} {
 			out <- prometheus.MustNewConstMetric(elementsDesc, prometheus.GaugeValue, float64(n), familyLabel(t.id), string(name))
 		}
-		verdicts, err := t.verdicts()
-		if err != nil {
+		rules, err := t.kernel.Rules(t.id, t.table, "")
+		if err = ignoreMissing(err); err != nil {
 			out <- prometheus.NewInvalidMetric(verdictsDesc, err)
 			continue
 		}
-		for v, n := range verdicts {
+		for v, n := range countedVerdicts(rules) {
 			out <- prometheus.MustNewConstMetric(verdictsDesc, prometheus.CounterValue, float64(n), familyLabel(t.id), v)
 		}
+		t.collectAffinity(out, rules)
 		t.collectServices(out)
 	}
 	if a.cfg.Kernel == nil { // with another kernel the files are not those of its namespace
@@ -254,19 +255,15 @@ func (a *Applier) collectTracked(out chan<- prometheus.Metric) {
 	}
 }
 
-// verdicts adds up what the rules have counted: a packet that comes to a chain of translations begins a connection.
-func (t *table) verdicts() (map[string]uint64, error) {
-	rules, err := t.kernel.Rules(t.id, t.table, "")
-	if err = ignoreMissing(err); err != nil {
-		return nil, err
-	}
+// countedVerdicts adds up what the rules have counted: a packet that comes to a chain of translations begins a connection.
+func countedVerdicts(rules []nfnl.Rule) map[string]uint64 {
 	sum := map[string]uint64{"forwarded": 0, "refused": 0, "dropped": 0}
 	for _, r := range rules {
 		if v, n := outcome(r); v != "" && r.Comment != commentPing && r.Comment != commentInvalid {
 			sum[v] += n
 		}
 	}
-	return sum, nil
+	return sum
 }
 
 // outcome is what becomes of the packets that a rule has counted, and how many they are.

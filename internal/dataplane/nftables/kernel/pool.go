@@ -32,8 +32,7 @@ func (p *pool) fill(want []netip.AddrPort) {
 		case len(moved) > 0:
 			slots[i], moved = moved[0], moved[1:]
 		default:
-			p.state.lastEndpoint++
-			slots[i] = p.state.lastEndpoint
+			slots[i] = nextID(&p.state.lastEndpoint, p.exists)
 			p.add(prepare, Element{Set: setEp, Endpoint: slots[i], Target: fresh[0]})
 			fresh = fresh[1:]
 		}

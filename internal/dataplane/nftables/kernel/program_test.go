@@ -6,11 +6,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"minato/internal/dataplane/nftables/kernel"
@@ -124,6 +127,43 @@ func TestOneRefusedServiceDoesNotHoldUpTheOthers(t *testing.T) {
 	k.bytes = nil
 	apply(t, a, s)
 	expect(t, k.Kernel, key(model.Inside, "10.96.0.3:80", model.TCP), "dnat [10.244.1.66:8080] masquerade=false")
+}
+
+func TestAServiceWhoseNamesAreTooLongDoesNotHoldUpTheOthers(t *testing.T) {
+	k := nfnltest.New()
+	a := open(t, k)
+	long := web("long", 2, "10.244.1.3")
+	port := strings.Repeat("p", nfnl.MaxComment)
+	for i := range long.Frontends {
+		long.Frontends[i].PortName = port
+	}
+	long.Slices[0].Backends[0].PortName = port
+	failed, err := a.Program(context.Background(), snapshot(web("a", 1, "10.244.1.2"), long, web("z", 3, "10.244.1.4")))
+	var large *kernel.TooLargeError
+	if err != nil || len(failed) != 1 || !errors.As(failed[long.Name], &large) {
+		t.Fatalf("failed %v, err %v", failed, err)
+	}
+	expect(t, k, key(model.Inside, "10.96.0.1:80", model.TCP), "dnat [10.244.1.2:8080] masquerade=false")
+	expect(t, k, key(model.Inside, "10.96.0.3:80", model.TCP), "dnat [10.244.1.4:8080] masquerade=false")
+}
+
+// A slot that no pool can have is somebody else's, whatever its number: nothing of its size is allocated.
+func TestASlotOfAnyNumberThatSomebodyAddsIsDeleted(t *testing.T) {
+	k := nfnltest.New()
+	a := open(t, k)
+	s := snapshot(web("a", 1, "10.244.1.2"))
+	apply(t, a, s)
+	before := k.Dump()
+	b := nfnl.NewBatch()
+	b.AddElements(nfnl.IPv4, kernel.DefaultTable, "slot", nfnl.Element{
+		Key: append(nfnl.Number(1), nfnl.Number(math.MaxUint32)...), Data: append(nfnl.Number(0), nfnl.Number(1)...)})
+	if err := k.Commit(b); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, open(t, k), s)
+	if d := cmp.Diff(before, k.Dump()); d != "" {
+		t.Error(d)
+	}
 }
 
 func TestFrontendOfTwoServicesStaysWithTheFirst(t *testing.T) {

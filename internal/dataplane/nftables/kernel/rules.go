@@ -29,7 +29,8 @@ const (
 // the one before.
 type ruleset struct {
 	*family
-	table string
+	table   string
+	clients int // most that affinity remembers
 }
 
 func (r ruleset) chains() []nfnl.Chain {
@@ -183,7 +184,7 @@ func (r ruleset) install(b *nfnl.Batch) {
 }
 
 func (r ruleset) body(b *nfnl.Batch) {
-	for _, s := range r.sets(r.table) {
+	for _, s := range r.sets() {
 		b.AddSet(s)
 	}
 	for _, c := range r.chains() {

@@ -22,8 +22,8 @@ type State struct {
 	classes map[class]bool
 	counts  map[count]bool
 
-	// Ids are given once and never again, so that no remembered client and no packet underway can come to another
-	// Service by an old id. They start after the highest that the kernel knows.
+	// Ids are not given again before all others were, so that no remembered client and no packet underway can come to
+	// another Service by an old id. They start after the highest that the kernel knows.
 	lastPool, lastEndpoint uint32
 }
 

@@ -25,10 +25,12 @@ type table struct {
 	// outdated: the kernel has a table of this name with other rules. The first commit replaces it.
 	outdated bool
 	node     map[SetName][]nfnl.Element // contents of the sets that depend on the node alone
+
+	remembered affinity
 }
 
-func newTable(k Kernel, f *family, name string) *table {
-	t := &table{ruleset: ruleset{f, name}, kernel: k, enc: encoder{family: f}, batch: nfnl.NewBatch()}
+func newTable(k Kernel, f *family, name string, clients int) *table {
+	t := &table{ruleset: ruleset{f, name, clients}, kernel: k, enc: encoder{family: f}, batch: nfnl.NewBatch()}
 	t.assigner = assigner{ipv6: f.ipv6, state: newState(), ledger: newLedger()}
 	return t
 }

@@ -103,22 +103,30 @@ const (
 
 // Run deletes the flows of TCP that endpoints have left unanswered which went without having ended, until ctx ends; it
 // returns nil. It looks shortly after Program and not in it, for the kernel takes milliseconds to list flows even where
-// there are none, and seldom, because in a rollout such endpoints go again and again.
+// there are none, and seldom, because in a rollout such endpoints go again and again. It also looks how many clients
+// affinity remembers.
 func (a *Applier) Run(ctx context.Context) error {
-	conntrack := a.conntrack
+	conntrack, rules := a.conntrack, Kernel(a.kernel)
 	if a.cfg.Kernel == nil { // not the socket that Program waits for
 		conn, err := nfnl.Open(a.cfg.Netns)
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		conntrack = conn
+		conntrack, rules = conn, conn
 	}
+	look := time.NewTicker(affinityEvery)
+	defer look.Stop()
 	var next time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			if err := a.lookAtAffinity(rules); err != nil {
+				a.cfg.Log.Warn("it is not known how many clients session affinity remembers", "namespace", a.cfg.Netns.String(), "error", err)
+			}
+			continue
 		case <-a.wentTCP:
 		}
 		select {
