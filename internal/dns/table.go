@@ -195,7 +195,7 @@ func (t *Table) Publish(ctx context.Context, next *model.Snapshot, held func(mod
 	if placeOf(t.base.Node) != placeOf(next.Node) {
 		clear(t.plans)
 	}
-	clear(t.odd)
+	t.odd = map[model.ServiceName]records{} // one that was large is slow to go through even when it is empty
 	for _, c := range r.changes {
 		delete(t.plans, c.old)
 		if c.new != nil && len(c.wanted.names) >= largePlan {

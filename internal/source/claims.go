@@ -99,6 +99,6 @@ func (c *claims) conflicts() []model.Conflict {
 }
 
 func (c *claims) settled() {
-	clear(c.touched)
+	c.touched = emptied(c.touched)
 	c.contested = false
 }

@@ -133,7 +133,7 @@ func (w *ingresses) commit(e *model.Edit) {
 			e.DeleteIngress(n)
 		}
 	}
-	clear(w.dirty)
+	w.dirty = emptied(w.dirty)
 }
 
 // joined is the Ingress with its class looked up, and with its certificates if it is served.

@@ -98,6 +98,7 @@ func (w *world) commit(e *model.Edit) {
 			w.drop(r)
 		}
 	}
+	w.dirty = emptied(w.dirty)
 	for name := range w.dirtyNodes {
 		if n := w.nodes[name]; n != nil {
 			e.SetNode(n)
@@ -115,9 +116,12 @@ func (w *world) commit(e *model.Edit) {
 		e.SetLoadBalancing(w.balancing.shown)
 		w.dirtyBalancing = false
 	}
-	clear(w.dirtyNodes)
-	clear(w.dirtyNamespaces)
+	w.dirtyNodes, w.dirtyNamespaces = emptied(w.dirtyNodes), emptied(w.dirtyNamespaces)
 }
+
+// emptied is a map to go on with. To go through one, or to clear it, costs what it has ever held: after everything was
+// read, each change would cost that.
+func emptied[K comparable](map[K]struct{}) map[K]struct{} { return map[K]struct{}{} }
 
 // service is the record as the model has it. EndpointSlices that a headless Service's controller made do not feed a
 // proxied Service (label service.kubernetes.io/headless), as with kube-proxy.

@@ -46,6 +46,7 @@ func (a *Applier) Program(ctx context.Context, next *model.Snapshot) (failed map
 			return nil, ctx.Err()
 		}
 	}
+	a.tidySets()
 	failure := err != nil || len(r.failed) > 0
 	if r.worked {
 		a.programmed(start, r.full, r.causes, failure)
@@ -78,7 +79,9 @@ func (a *Applier) Reap(ctx context.Context, next *model.Snapshot) error {
 	for n := range a.dirty {
 		delete(a.gone, n)
 	}
-	if err := r.run(sorted(a.gone)); err != nil {
+	err := r.run(sorted(a.gone))
+	a.tidySets()
+	if err != nil {
 		a.metrics.cleanups.Inc()
 		return err
 	}
@@ -90,6 +93,15 @@ func (a *Applier) Reap(ctx context.Context, next *model.Snapshot) error {
 		return r.sweepAll()
 	}
 	return nil
+}
+
+// tidySets replaces empty sets: to go through a map costs what it has ever held, which is all Services at the start.
+func (a *Applier) tidySets() {
+	for _, set := range []*map[model.ServiceName]bool{&a.dirty, &a.gone, &a.stale} {
+		if len(*set) == 0 {
+			*set = map[model.ServiceName]bool{}
+		}
+	}
 }
 
 func (a *Applier) outdated() bool {
