@@ -14,17 +14,22 @@ import (
 
 func saved(t testing.TB, table *Table) []byte {
 	t.Helper()
-	b, ok := table.AppendSaved(nil)
-	if !ok {
-		t.Fatal("a complete table was not saved")
-	}
-	return b
+	return state(t, table).Append(nil, nil)
 }
 
-func restored(t testing.TB, b []byte) *Table {
+func state(t testing.TB, table *Table) *State {
+	t.Helper()
+	s := table.State()
+	if s == nil {
+		t.Fatal("a complete table has no state")
+	}
+	return s
+}
+
+func restored(t testing.TB, b ...[]byte) *Table {
 	t.Helper()
 	table := newTable(t)
-	if err := table.Restore(b); err != nil {
+	if err := table.Restore(b...); err != nil {
 		t.Fatal(err)
 	}
 	return table
@@ -52,6 +57,81 @@ func TestARestoredTableIsTheOneThatWasSavedAndGoesOnToTheNext(t *testing.T) {
 			r.Fatalf("then published:\n%s", diff)
 		}
 	})
+}
+
+func TestARestoredTableIsTheOneWhoseChangesWereSaved(t *testing.T) {
+	options := []Options{{}, {NoEndpoints: true}, {Namespaces: []string{"a"}}, {TTL: 30}}
+	rapid.Check(t, func(r *rapid.T) {
+		world := drawWorld(r, model.Empty())
+		table := tableOf(t, world)
+		last := state(t, table)
+		parts, option := [][]byte{last.Append(nil, nil)}, Options{}
+		for range rapid.IntRange(1, 5).Draw(r, "changes") {
+			switch rapid.IntRange(0, 4).Draw(r, "what") {
+			case 0:
+				option = rapid.SampledFrom(options).Draw(r, "options")
+				table.SetOptions(option)
+			case 1:
+				world = world.On(&model.Node{Name: rapid.SampledFrom([]string{"n1", "n2"}).Draw(r, "node"), Zone: rapid.SampledFrom([]string{"z1", "z2"}).Draw(r, "zone")})
+			default:
+				world = drawWorld(r, world)
+			}
+			held := rapid.SampledFrom([]string{"a/x", "b/y", "-"}).Draw(r, "held")
+			table.Withdraw(context.Background(), world)
+			if rapid.Bool().Draw(r, "published") {
+				table.Publish(context.Background(), world, func(n model.ServiceName) bool { return n.String() == held })
+			}
+			now := state(t, table)
+			if b := now.Append(nil, last); len(b) > 0 {
+				parts = append(parts, b)
+			}
+			last = now
+		}
+		again := restored(t, parts...)
+		again.SetOptions(option)
+		if diff := cmp.Diff(dump(table.View()), dump(again.View())); diff != "" {
+			r.Fatalf("restored:\n%s", diff)
+		}
+	})
+}
+
+func TestWhatIsSavedOfANodeThatMovedIsTheOrderOfAnswers(t *testing.T) {
+	a, b := ready("10.244.0.1", ""), ready("10.244.0.2", "")
+	a.Zone, b.Zone = "z1", "z2"
+	s := service("default/db", "None", nil, a, b)
+	s.PreferSameZone = true
+	world := with(model.Empty(), s, service("default/web", "10.96.0.1", []string{"http/tcp/80"}))
+	table := tableOf(t, world.On(&model.Node{Name: "n", Zone: "z1"}))
+	before := state(t, table)
+	if err := table.Publish(context.Background(), with(world).On(&model.Node{Name: "n", Zone: "z2"}), nil); err != nil {
+		t.Fatal(err)
+	}
+	again := restored(t, before.Append(nil, nil), state(t, table).Append(nil, before))
+	if diff := cmp.Diff(dump(table.View()), dump(again.View())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatIsSavedOfAChangeIsAsMuchAsChanged(t *testing.T) {
+	world := bigWorld(2000)
+	table := tableOf(t, world)
+	before := state(t, table)
+	publish := func(w *model.Snapshot) []byte {
+		if err := errors.Join(table.Withdraw(context.Background(), w), table.Publish(context.Background(), w, nil)); err != nil {
+			t.Fatal(err)
+		}
+		return state(t, table).Append(nil, before)
+	}
+	if b := publish(with(world)); len(b) > 0 {
+		t.Errorf("%d bytes of nothing", len(b))
+	}
+	all, one := len(before.Append(nil, nil)), len(publish(with(world, numbered(7, 1))))
+	if one == 0 || one*1000 > all {
+		t.Errorf("one Service of 2000 has %d bytes of %d", one, all)
+	}
+	if gone := len(publish(without(world, "ns-0/svc-00007"))); gone == 0 || gone >= one {
+		t.Errorf("a Service that is gone has %d bytes, one that changed %d", gone, one)
+	}
 }
 
 func TestARestoredTableIsServedUntilTheFirstCompleteSnapshot(t *testing.T) {
@@ -116,16 +196,25 @@ func TestWhatIsNoTableIsNotRestored(t *testing.T) {
 	if err := tableOf(t, model.Empty().With(func(e *model.Edit) { e.SetComplete() })).Restore(good); err == nil {
 		t.Error("a table in use was overwritten")
 	}
-	if _, ok := newTable(t).AppendSaved(nil); ok {
-		t.Error("a table was saved before it was complete")
+	if err := newTable(t).Restore(); !errors.Is(err, ErrSaved) {
+		t.Errorf("nothing: %v", err)
+	}
+	if newTable(t).State() != nil {
+		t.Error("a table has a state before it is complete")
 	}
 }
 
 func FuzzRestore(f *testing.F) {
-	f.Add(saved(f, tableOf(f, with(model.Empty(), service("default/web", "10.96.0.1", []string{"http/tcp/80"}, called("h", ready("10.244.0.1", "http/tcp/80"))), external("a/x", "example.com")))))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	world := with(model.Empty(), service("default/web", "10.96.0.1", []string{"http/tcp/80"}, called("h", ready("10.244.0.1", "http/tcp/80"))), external("a/x", "example.com"))
+	table := tableOf(f, world)
+	all := state(f, table)
+	if err := table.Publish(context.Background(), without(with(world, service("default/web", "None", nil, ready("10.244.0.2", ""))), "a/x"), nil); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(all.Append(nil, nil), state(f, table).Append(nil, all))
+	f.Fuzz(func(t *testing.T, all, change []byte) {
 		table := newTable(t)
-		if table.Restore(b) == nil {
+		if table.Restore(all, change) == nil {
 			table.View().Records() // what was accepted can be read
 		}
 	})

@@ -25,8 +25,7 @@ type Table struct {
 	plans map[*model.Service]records
 	round round
 
-	restored bool          // the names are of another process: only a complete snapshot replaces them
-	edition  atomic.Uint64 // see Edition
+	restored bool // the names are of another process: only a complete snapshot replaces them
 }
 
 // round is what the phases of one snapshot share.
@@ -79,7 +78,6 @@ func (t *Table) SetOptions(o Options) {
 	t.zone = &z
 	clear(t.plans)
 	t.round = round{}
-	t.edition.Add(1)
 	old, e := t.tree.Load(), t.bare()
 	t.nameserver(e, t.serviceAddrs())
 	for ns := range t.base.Namespaces() {
@@ -212,9 +210,6 @@ func (t *Table) Publish(ctx context.Context, next *model.Snapshot, held func(mod
 	}
 	for _, ns := range r.namespaces {
 		t.refer(e, ns, existence(next.HasNamespace(ns))-existence(t.base.HasNamespace(ns)))
-	}
-	if len(r.changes)+len(r.namespaces) > 0 || next.Complete != t.base.Complete {
-		t.edition.Add(1)
 	}
 	t.base, t.round, t.restored = next, round{}, false
 	e.t.revision = next.Revision

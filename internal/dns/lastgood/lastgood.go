@@ -2,20 +2,19 @@
 // the next process answers before the API is up. After a crash pods go on and the kernel goes on to translate; their
 // names go on too.
 //
-// The file is written anew beside the old one and takes its place by rename, after changes have come to rest and at
-// most a hundredth of the time. It is not synced: it has to outlive the process, not the machine, whose pods and rules
-// are gone after a power cut. A checksum finds what is damaged, and then the file counts as absent.
+// The file is a base and a journal: what changed is appended after changes have come to rest, at most a hundredth of
+// the time, and when that has outgrown the base a new file takes the place of the old one by rename. It is not synced: it
+// has to outlive the process, not the machine, whose pods and rules are gone after a power cut. Checksums find what is
+// torn or damaged; it and what follows count as absent.
 //
 // It decides nothing about answers (dns.Table does), and not when a table may be restored (package run does).
 package lastgood
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -43,11 +42,16 @@ type Config struct {
 type Keeper struct {
 	cfg     Config
 	changed chan struct{}
-	told    string // the last error; Run's own
 
-	edition uint64 // of the table that was written; this and what follows are Run's own
-	config  *model.DNSConfig
-	written bool
+	file    journal // this and what follows are Run's own
+	written content // what file holds; empty: it is written anew
+	told    string  // the last error
+}
+
+// content is what one process knows at one moment.
+type content struct {
+	table  *dns.State
+	config *model.DNSConfig
 }
 
 // New makes a Keeper.
@@ -58,7 +62,7 @@ func New(cfg Config) *Keeper {
 	if cfg.Least == 0 {
 		cfg.Least = time.Second
 	}
-	return &Keeper{cfg: cfg, changed: make(chan struct{}, 1)}
+	return &Keeper{cfg: cfg, changed: make(chan struct{}, 1), file: journal{path: cfg.File, floor: 256 << 10}}
 }
 
 // Name is the component's name in reports.
@@ -78,6 +82,7 @@ func (k *Keeper) Publish(context.Context, *model.Snapshot, func(model.ServiceNam
 
 // Run writes the file until ctx ends, and then once more if there is something new. It returns nil.
 func (k *Keeper) Run(ctx context.Context) error {
+	defer k.file.close()
 	const share = 100
 	var next time.Time // not before
 	for {
@@ -98,75 +103,54 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
-// write replaces the file if what it holds is no longer so, and reports whether it did. A file that cannot be written
-// is told of once, and tried again with the next change.
+// write brings the file up to date and reports whether it had to. What cannot be written is told of once; the next
+// change then makes a new file.
 func (k *Keeper) write() bool {
-	edition, config := k.cfg.Table.Edition(), k.cfg.Corefile.InForce()
-	if k.written && edition == k.edition && config.Equal(k.config) {
+	now := content{k.cfg.Table.State(), k.cfg.Corefile.InForce()}
+	if now.table == nil {
 		return false
 	}
-	b, ok := k.encode(config)
-	if !ok {
+	b := now.since(k.written)
+	if len(b) == 0 {
+		k.written = now // or what makes no other records would be compared each time
 		return false
 	}
-	if err := replace(k.cfg.File, b); err != nil {
+	if k.written.table != nil && !k.file.takes(b) {
+		k.written = content{}
+		b = now.since(k.written)
+	}
+	put := k.file.append
+	if k.written.table == nil {
+		put = k.file.replace
+	}
+	if err := put(b); err != nil {
 		if err.Error() != k.told {
 			k.cfg.Log.Warn("dns: the last good names are not kept on disk: after a crash names are unknown until the API is up", "error", err)
 		}
-		k.told = err.Error()
+		k.told, k.written = err.Error(), content{}
 		return true
 	}
-	k.told, k.written, k.edition, k.config = "", true, edition, config
+	k.told, k.written = "", now
 	return true
 }
 
-// The file: these eight bytes, a CRC-32C of all that follows, the length of the table, the table, the configuration.
-const (
-	magic  = "minatoD1"
-	header = len(magic) + 4
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func (k *Keeper) encode(config *model.DNSConfig) (b []byte, ok bool) {
-	const length = 8
-	b = make([]byte, header+length)
-	if b, ok = k.cfg.Table.AppendSaved(b); !ok {
-		return nil, false
+// since is the frame of what is new, none when nothing is.
+func (c content) since(old content) []byte {
+	b := c.table.Append(make([]byte, header), old.table)
+	table := len(b) - header
+	if old.table == nil || !c.config.Equal(old.config) {
+		text, err := json.Marshal(c.config)
+		if err != nil {
+			panic(err) // two strings and a map of them
+		}
+		b = append(b, text...)
 	}
-	binary.BigEndian.PutUint64(b[header:], uint64(len(b)-header-length))
-	text, err := json.Marshal(config)
-	if err != nil {
-		panic(err) // two strings and a map of them
-	}
-	b = append(b, text...)
-	copy(b, magic)
-	binary.BigEndian.PutUint32(b[len(magic):], crc32.Checksum(b[header:], castagnoli))
-	return b, true
-}
-
-func replace(file string, b []byte) error {
-	next := file + ".new"
-	err := os.WriteFile(next, b, 0o600)
-	if err == nil {
-		err = os.Rename(next, file)
-	}
-	if err != nil {
-		return errors.Join(err, ignore(os.Remove(next)))
-	}
-	return nil
-}
-
-// ignore leaves out that a file is not there.
-func ignore(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if len(b) == header {
 		return nil
 	}
-	return err
+	seal(b, table)
+	return b
 }
-
-// errDamaged says that a file is not what a Keeper wrote.
-var errDamaged = errors.New("the file is damaged, or of another version")
 
 // Restore gives the table and the Corefile what the file holds, before either has anything else. It reports whether
 // there is a table. A file that is not there is nothing to tell of, one that is of no use is told of and ignored.
@@ -175,38 +159,51 @@ func (k *Keeper) Restore() bool {
 	if errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
+	lost := 0
 	if err == nil {
-		err = k.restore()
+		lost, err = k.restore()
 	}
 	if err != nil {
 		k.cfg.Log.Warn("dns: the last good names are not served: names are unknown until the API is up", "file", k.cfg.File, "error", err)
 		return false
 	}
 	k.cfg.Log.Info("dns: serving the names of the last run until the API is up", "file", k.cfg.File, "written", info.ModTime())
+	if lost > 0 {
+		k.cfg.Log.Warn("dns: the end of the last good names is damaged: what changed last is unknown until the API is up", "file", k.cfg.File, "bytes", lost)
+	}
 	return true
 }
 
-func (k *Keeper) restore() error {
+// restore reports how many bytes at the end of the file are of no use.
+func (k *Keeper) restore() (lost int, err error) {
 	b, err := os.ReadFile(k.cfg.File)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if len(b) < header+8 || string(b[:len(magic)]) != magic || binary.BigEndian.Uint32(b[len(magic):]) != crc32.Checksum(b[header:], castagnoli) {
-		return errDamaged
+	lost = len(b) - len(magic)
+	var tables [][]byte
+	var last []byte
+	for table, config := range frames(b) {
+		lost -= header + len(table) + len(config)
+		if len(table) > 0 {
+			tables = append(tables, table)
+		}
+		if len(config) > 0 {
+			last = config
+		}
 	}
-	length, b := binary.BigEndian.Uint64(b[header:]), b[header+8:]
-	if length > uint64(len(b)) {
-		return errDamaged
+	if len(tables) == 0 {
+		return 0, errDamaged
 	}
 	var config *model.DNSConfig
-	if err := json.Unmarshal(b[length:], &config); err != nil {
-		return fmt.Errorf("%w: %w", errDamaged, err)
+	if err := json.Unmarshal(last, &config); err != nil {
+		return 0, fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	if err := k.cfg.Table.Restore(b[:length]); err != nil {
-		return err
+	if err := k.cfg.Table.Restore(tables...); err != nil {
+		return 0, err
 	}
 	if config != nil {
 		k.cfg.Corefile.Restore(config)
 	}
-	return nil
+	return lost, nil
 }

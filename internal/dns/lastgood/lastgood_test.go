@@ -17,11 +17,18 @@ import (
 	"minato/internal/model"
 )
 
-// settings is a corefile.Applier as far as a Keeper sees it.
-type settings struct{ config *model.DNSConfig }
+// settings is a corefile.Applier as far as a Keeper sees it. Its Corefile is the word "noendpoints", or any other.
+type settings struct {
+	config *model.DNSConfig
+	table  *dns.Table
+}
 
-func (s *settings) InForce() *model.DNSConfig  { return s.config }
-func (s *settings) Restore(c *model.DNSConfig) { s.config = c }
+func (s *settings) InForce() *model.DNSConfig { return s.config }
+
+func (s *settings) Restore(c *model.DNSConfig) {
+	s.config = c
+	s.table.SetOptions(dns.Options{NoEndpoints: c.Corefile == "noendpoints"})
+}
 
 // process is the DNS of one process of a node.
 type process struct {
@@ -31,26 +38,30 @@ type process struct {
 	log      bytes.Buffer
 }
 
-func start(t *testing.T, file string) *process {
+func start(t testing.TB, file string) *process {
 	t.Helper()
 	table, err := dns.NewTable(dns.Zone{Domain: "cluster.local"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{table: table}
+	p := &process{table: table, settings: settings{table: table}}
 	p.Keeper = New(Config{File: file, Table: table, Corefile: &p.settings, Log: slog.New(slog.NewTextHandler(&p.log, nil)), Rest: time.Millisecond, Least: time.Millisecond})
 	return p
 }
 
 func (p *process) publish(t *testing.T, services ...string) {
 	t.Helper()
-	s := model.Empty().With(func(e *model.Edit) {
+	p.show(t, model.Empty().With(func(e *model.Edit) {
 		for _, name := range services {
 			e.SetService(&model.Service{Name: model.ServiceName{Namespace: "default", Name: name}, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")},
 				Ports: []model.Port{{Protocol: model.TCP, Port: 80}}})
 		}
 		e.SetComplete()
-	})
+	}))
+}
+
+func (p *process) show(t testing.TB, s *model.Snapshot) {
+	t.Helper()
 	for _, publish := range []func(context.Context, *model.Snapshot, func(model.ServiceName) bool) error{p.table.Publish, p.Keeper.Publish} {
 		if err := publish(t.Context(), s, nil); err != nil {
 			t.Fatal(err)
@@ -101,28 +112,81 @@ func TestADamagedFileIsToldOfAndIgnored(t *testing.T) {
 	p := start(t, good)
 	p.publish(t, "web")
 	p.write()
-	whole, err := os.ReadFile(good)
-	if err != nil {
-		t.Fatal(err)
+	whole := read(t, good)
+	damaged := map[string][]byte{
+		"empty": {}, "cut": whole[:len(whole)-1], "other": []byte("something else, of more bytes than a header has"),
+		"of the version before": []byte("minatoD1" + string(whole[len(magic):])),
 	}
-	damaged := map[string][]byte{"empty": {}, "cut": whole[:len(whole)-1], "longer": append(slices.Clone(whole), ' '), "other": []byte("something else, of more bytes than a header has")}
 	for i := range whole {
 		b := slices.Clone(whole)
 		b[i] ^= 1 << (i % 8)
 		damaged[fmt.Sprintf("a bit of byte %d", i)] = b
 	}
 	for name, b := range damaged {
-		file := filepath.Join(dir, "damaged")
-		if err := os.WriteFile(file, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		p := start(t, file)
+		p := start(t, filepath.Join(dir, "damaged"))
+		fill(t, p.cfg.File, b)
 		if p.Restore() || p.knows("web") || !strings.Contains(p.log.String(), "level=WARN") {
 			t.Errorf("%s: restored, or not told of: %s", name, &p.log)
 		}
 		if r := p.table.View().Resolve("web.default.svc.cluster.local"); r.Exists {
 			t.Errorf("%s: %+v", name, r)
 		}
+	}
+}
+
+// A file of three frames is cut anywhere, or loses a bit of any byte: what was written before that place counts.
+func TestWhatIsTornOrDamagedAndWhatFollowsItIsLost(t *testing.T) {
+	dir := t.TempDir()
+	p := start(t, filepath.Join(dir, "good"))
+	p.publish(t, "web")
+	var ends []int
+	var states [][]dns.Record
+	for _, services := range [][]string{{"web"}, {"web", "other"}, {"other"}} {
+		p.publish(t, services...)
+		p.write()
+		ends, states = append(ends, len(read(t, p.cfg.File))), append(states, p.table.View().Records())
+	}
+	whole := read(t, p.cfg.File)
+	check := func(what string, b []byte, good int, told bool) {
+		again := start(t, filepath.Join(dir, "damaged"))
+		fill(t, again.cfg.File, b)
+		if again.Restore() != (good > 0) {
+			t.Fatalf("%s: want %d frames; %s", what, good, &again.log)
+		}
+		if good > 0 && !slices.Equal(again.table.View().Records(), states[good-1]) {
+			t.Errorf("%s: want the names after %d frames, got %v", what, good, again.table.View().Records())
+		}
+		if strings.Contains(again.log.String(), "level=WARN") != told {
+			t.Errorf("%s: told of: %t; %s", what, !told, &again.log)
+		}
+	}
+	for at := range whole {
+		good := 0
+		for good < len(ends) && ends[good] <= at {
+			good++
+		}
+		check(fmt.Sprintf("cut at %d of %v", at, ends), whole[:at], good, good == 0 || at > ends[good-1])
+		b := slices.Clone(whole)
+		b[at] ^= 1 << (at % 8)
+		check(fmt.Sprintf("a bit of byte %d of %v", at, ends), b, good, true)
+	}
+	check("whole", whole, len(ends), false)
+	check("longer", append(whole, make([]byte, 100)...), len(ends), true)
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func fill(t *testing.T, file string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -144,17 +208,22 @@ func TestNothingIsWrittenThatIsThereAlready(t *testing.T) {
 	if !p.write() {
 		t.Error("the new Corefile was not written")
 	}
+	p.publish(t, "web", "more")
+	if before := p.written.table; p.write() || p.written.table == before {
+		t.Error("Services with the same records are written, or compared each time")
+	}
 }
 
-func TestAFileThatCannotBeWrittenIsToldOfOnceAndLeavesTheOldOne(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "dns")
-	p := start(t, file)
-	p.publish(t, "web")
-	p.write()
-	if err := os.MkdirAll(filepath.Join(file+".new", "in the way"), 0o700); err != nil {
+func TestAFileThatCannotBeReplacedIsToldOfOnceAndLeavesTheOldOne(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "dns")
+	first := start(t, file)
+	first.publish(t, "web")
+	first.write()
+	inTheWay := filepath.Join(file+".new", "in the way")
+	if err := os.MkdirAll(inTheWay, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	p := start(t, file)
 	for _, name := range []string{"a", "b", "c"} {
 		p.publish(t, "web", name)
 		p.write()
@@ -164,5 +233,61 @@ func TestAFileThatCannotBeWrittenIsToldOfOnceAndLeavesTheOldOne(t *testing.T) {
 	}
 	if again := start(t, file); !again.Restore() || !again.knows("web") {
 		t.Error("the old file is gone")
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	p.publish(t, "d")
+	p.write()
+	if again := start(t, file); !again.Restore() || !again.knows("d") || again.knows("web") {
+		t.Error("nothing is written after the error is gone")
+	}
+}
+
+// What could be written of a frame before the disk was full stands at the end of the file, until there is a new one.
+func TestAfterAFrameThatCouldNotBeAppendedTheFileIsWrittenAnew(t *testing.T) {
+	p := start(t, filepath.Join(t.TempDir(), "dns"))
+	p.publish(t, "web")
+	p.write()
+	if _, err := p.file.file.WriteString("torn"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.file.file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.publish(t, "web", "more")
+	if p.write(); strings.Count(p.log.String(), "level=WARN") != 1 {
+		t.Errorf("want to be told: %s", &p.log)
+	}
+	if again := start(t, p.cfg.File); !again.Restore() || !again.knows("web") || again.knows("more") {
+		t.Error("what was written before is gone")
+	}
+	if !p.write() || p.write() {
+		t.Error("want one more writing")
+	}
+	if again := start(t, p.cfg.File); !again.Restore() || !again.knows("more") || strings.Contains(again.log.String(), "level=WARN") {
+		t.Errorf("it was not written anew: %s", &again.log)
+	}
+}
+
+// A process that gives way to another, and one whose folder was emptied, do not append to a file that has no name.
+func TestAFileThatIsNoLongerInItsPlaceIsWrittenAnew(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "dns")
+	first, second := start(t, file), start(t, file)
+	for i, p := range []*process{first, second, first, first, second} {
+		name := fmt.Sprint("web", i)
+		p.publish(t, name)
+		p.write()
+		if again := start(t, file); !again.Restore() || !again.knows(name) {
+			t.Errorf("%s was not written", name)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	second.publish(t, "last")
+	second.write()
+	if again := start(t, file); !again.Restore() || !again.knows("last") {
+		t.Error("the file that was removed was not made anew")
 	}
 }
