@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"minato/internal/flows"
 	"minato/internal/model"
 	"minato/internal/source"
@@ -93,17 +95,105 @@ func TestOnlyTheServiceThatIsAskedFor(t *testing.T) {
 	}
 }
 
-func TestFlowAsText(t *testing.T) {
+// lines prints flows of the world by Text.
+func lines(t *testing.T, watch bool, all ...string) []string {
+	t.Helper()
 	s := snapshot(t)
-	f, _ := flows.New(s, model.ServiceName{}, except, pods).Of(s.NodeNamed("node1"), tracked(t, "tcp 172.30.0.1:40000 172.30.0.11:30080 10.244.1.5:8080 172.30.0.11:40000"))
-	f.Event = "new"
+	x := flows.New(s, model.ServiceName{}, except, pods)
 	var b strings.Builder
-	if err := f.WriteText(&b); err != nil {
+	text := flows.NewText(&b, watch)
+	if watch {
+		if err := text.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range all {
+		f, _ := x.Of(s.NodeNamed("node1"), tracked(t, c))
+		if watch {
+			f.Event = "new"
+		}
+		if err := text.Print(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := text.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	const want = "new node1 tcp 172.30.0.1:40000 default/web 172.30.0.11:30080 10.244.1.5:8080 default/web-a established 9s outside, policy Cluster, 1 of 2; seen as 172.30.0.11"
-	if got := strings.Join(strings.Fields(b.String()), " "); got != want || strings.Count(b.String(), "\n") != 1 {
-		t.Errorf("got:\n%swant:\n%s", b.String(), want)
+	return strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+}
+
+const (
+	short = "tcp 172.30.0.1:40000 172.30.0.11:30080 10.244.1.5:8080 172.30.0.11:40000"
+	long  = "tcp [2001:db8:1111:2222:3333:4444:5555:6666]:40000 172.30.0.11:30080 [2001:db8:1111:2222:3333:4444:5555:7777]:8080 172.30.0.11:40000"
+)
+
+func TestFlowAsText(t *testing.T) {
+	got := strings.Join(lines(t, false, short), "\n")
+	const want = `
+NODE   PROTO  CLIENT            SERVICE                        BACKEND                        STATE        LEFT  REASON
+node1  tcp    172.30.0.1:40000  default/web 172.30.0.11:30080  10.244.1.5:8080 default/web-a  established    9s  outside, policy Cluster, 1 of 2; seen as 172.30.0.11`
+	if d := cmp.Diff(strings.TrimPrefix(want, "\n"), got); d != "" {
+		t.Error(d)
+	}
+}
+
+// starts are where a line's columns begin.
+func starts(header string) (at []int) {
+	for _, name := range []string{"PROTO", "CLIENT", "SERVICE", "BACKEND", "STATE"} {
+		at = append(at, strings.Index(header, name))
+	}
+	return at
+}
+
+// Columns are as wide as what is in them, in a list from the first line on, in a watch from the wider one on.
+func TestColumnsHaveRoomForEveryAddress(t *testing.T) {
+	cells := func(line string, at []int) (all []string) {
+		for i := range at {
+			end := len(line)
+			if i+1 < len(at) {
+				end = at[i+1]
+			}
+			all = append(all, strings.Fields(line[at[i]:end])[0])
+			if line[at[i]-2:at[i]] != "  " {
+				t.Errorf("no room before column %d: %s", i, line)
+			}
+		}
+		return all
+	}
+	want := func(flow string) []string {
+		f := strings.Fields(flow)
+		return []string{"tcp", f[1], "default/web", f[3], "established"}
+	}
+	list := lines(t, false, short, long, short)
+	for i, flow := range []string{short, long, short} {
+		if d := cmp.Diff(want(flow), cells(list[i+1], starts(list[0]))); d != "" {
+			t.Error(d)
+		}
+	}
+	watch := lines(t, true, short, long, short)
+	if d := cmp.Diff(want(short), cells(watch[1], starts(watch[0]))); d != "" {
+		t.Error(d)
+	}
+	after := []int{strings.Index(watch[2], "tcp"), strings.Index(watch[2], "[2001"), strings.Index(watch[2], "default/web"),
+		strings.LastIndex(watch[2], "[2001"), strings.Index(watch[2], "established")}
+	if d := cmp.Diff(want(short), cells(watch[3], after)); d != "" {
+		t.Error(d)
+	}
+}
+
+// Of a list without an end not all is held back.
+func TestALongListIsPrintedWhileItComes(t *testing.T) {
+	s := snapshot(t)
+	f, _ := flows.New(s, model.ServiceName{}, except, pods).Of(s.NodeNamed("node1"), tracked(t, short))
+	var b strings.Builder
+	text := flows.NewText(&b, false)
+	for range 1000 {
+		if err := text.Print(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(b.String(), "\n"); n != 1001 {
+		t.Errorf("%d lines before the end of 1001", n)
 	}
 }
 

@@ -35,15 +35,15 @@ func (u *instanceRun) flows(ctx context.Context, q web.Query, pods *kube.Pods, w
 		agents = []*agent{a}
 	}
 	p := &flowPrinter{w: w, output: q.Output, only: only, source: u.builder.Current, pods: map[netip.Addr]string{}}
+	if q.Output == web.Text {
+		p.text = flows.NewText(w, q.Watch)
+	}
 	for _, pod := range pods.In("") {
 		if !pod.HostNetwork {
 			p.pods[pod.Addr] = pod.Namespace + "/" + pod.Name
 		}
 	}
 	if err := pods.Err(); err != nil {
-		return err
-	}
-	if err := p.header(q.Watch); err != nil {
 		return err
 	}
 	if q.Watch {
@@ -53,6 +53,9 @@ func (u *instanceRun) flows(ctx context.Context, q web.Query, pods *kube.Pods, w
 		if err := p.list(ctx, a); err != nil {
 			return err
 		}
+	}
+	if p.text != nil {
+		return p.text.Flush()
 	}
 	return nil
 }
@@ -85,22 +88,11 @@ type flowPrinter struct {
 
 	mu      sync.Mutex // of all below: every node is watched for itself
 	w       io.Writer
-	err     error // of w: the client went away
+	text    *flows.Text // to w; nil: objects
+	err     error       // of w: the client went away
 	index   *flows.Index
 	of      *model.Snapshot // of index
 	indexed time.Time
-}
-
-func (p *flowPrinter) header(watch bool) error {
-	if p.output != web.Text {
-		return nil
-	}
-	if watch {
-		if _, err := io.WriteString(p.w, "    "); err != nil {
-			return err
-		}
-	}
-	return flows.WriteHeader(p.w)
 }
 
 // list prints what a node tracks now. The socket is its own, so that a slow reader holds up nobody.
@@ -125,6 +117,11 @@ func (p *flowPrinter) list(ctx context.Context, a *agent) error {
 
 // watch prints what begins and ends until ctx does, or the reader goes away.
 func (p *flowPrinter) watch(ctx context.Context, agents []*agent) error {
+	if p.text != nil {
+		if err := p.text.Flush(); err != nil {
+			return err
+		}
+	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var nodes sync.WaitGroup
@@ -168,8 +165,8 @@ func (p *flowPrinter) print(a *agent, event string, f nfnl.Flow) {
 		return
 	}
 	flow.Event = event
-	if p.output == web.Text {
-		p.err = flow.WriteText(p.w)
+	if p.text != nil {
+		p.err = p.text.Print(flow)
 		return
 	}
 	p.err = p.object(flow)
@@ -205,7 +202,7 @@ func (p *flowPrinter) missed(a *agent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	const text = "more happened than could be told: some are missing here"
-	if p.output == web.Text {
+	if p.text != nil {
 		_, p.err = fmt.Fprintf(p.w, "%s: %s\n", a.node.Name, text)
 		return
 	}

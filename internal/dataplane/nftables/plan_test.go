@@ -43,46 +43,46 @@ func TestPlanService(t *testing.T) {
 	}{
 		{"ClusterIP is masqueraded for clients from outside", service(nil, frontend(model.ClusterIP, "10.96.0.1:80")), false, `
 service default/web
-  pool "http"/tcp/ipv4/Cluster: random over 2
+  pool http 80/tcp ipv4 Cluster: random over 2
     endpoint 10.244.1.5:8080 probability=0.500 on this node
     endpoint 10.244.2.6:8080 probability=0.500
-  frontend outside 10.96.0.1:80/tcp ClusterIP: random over 2 of "http"/tcp/ipv4/Cluster, masquerade
-  frontend inside 10.96.0.1:80/tcp ClusterIP: random over 2 of "http"/tcp/ipv4/Cluster
+  frontend outside 10.96.0.1:80/tcp ClusterIP: random over 2 of pool http 80/tcp ipv4 Cluster, masquerade
+  frontend inside 10.96.0.1:80/tcp ClusterIP: random over 2 of pool http 80/tcp ipv4 Cluster
   refuse other ports of 10.96.0.1
 `},
 		{"NodePort is at every address of its family, masqueraded", service(nil, frontend(model.NodePort, "0.0.0.0:30001")), false, `
 service default/web
-  pool "http"/tcp/ipv4/Cluster: random over 2
+  pool http tcp ipv4 Cluster: random over 2
     endpoint 10.244.1.5:8080 probability=0.500 on this node
     endpoint 10.244.2.6:8080 probability=0.500
-  frontend outside 172.30.0.11:30001/tcp NodePort: random over 2 of "http"/tcp/ipv4/Cluster, masquerade
-  frontend inside 172.30.0.11:30001/tcp NodePort: random over 2 of "http"/tcp/ipv4/Cluster, masquerade
-  frontend outside 172.30.1.11:30001/tcp NodePort: random over 2 of "http"/tcp/ipv4/Cluster, masquerade
-  frontend inside 172.30.1.11:30001/tcp NodePort: random over 2 of "http"/tcp/ipv4/Cluster, masquerade
+  frontend outside 172.30.0.11:30001/tcp NodePort: random over 2 of pool http tcp ipv4 Cluster, masquerade
+  frontend inside 172.30.0.11:30001/tcp NodePort: random over 2 of pool http tcp ipv4 Cluster, masquerade
+  frontend outside 172.30.1.11:30001/tcp NodePort: random over 2 of pool http tcp ipv4 Cluster, masquerade
+  frontend inside 172.30.1.11:30001/tcp NodePort: random over 2 of pool http tcp ipv4 Cluster, masquerade
 `},
 		{"policy Local gives outside a pool of its own and keeps client addresses",
 			service(func(s *model.Service) { s.ExternalTrafficPolicy = model.Local }, frontend(model.ExternalIP, "192.0.2.1:80")), false, `
 service default/web
-  pool "http"/tcp/ipv4/Cluster: random over 2
+  pool http 80/tcp ipv4 Cluster: random over 2
     endpoint 10.244.1.5:8080 probability=0.500 on this node
     endpoint 10.244.2.6:8080 probability=0.500
-  pool "http"/tcp/ipv4/Local: random over 1
+  pool http 80/tcp ipv4 Local: random over 1
     endpoint 10.244.1.5:8080 probability=1.000 on this node
-  frontend outside 192.0.2.1:80/tcp ExternalIP: random over 1 of "http"/tcp/ipv4/Local
-  frontend inside 192.0.2.1:80/tcp ExternalIP: random over 2 of "http"/tcp/ipv4/Cluster
+  frontend outside 192.0.2.1:80/tcp ExternalIP: random over 1 of pool http 80/tcp ipv4 Local
+  frontend inside 192.0.2.1:80/tcp ExternalIP: random over 2 of pool http 80/tcp ipv4 Cluster
 `},
 		{"without endpoints it refuses", service(none, frontend(model.ClusterIP, "10.96.0.1:80")), false, `
 service default/web
-  pool "http"/tcp/ipv4/Cluster: reject
-  frontend outside 10.96.0.1:80/tcp ClusterIP: reject of "http"/tcp/ipv4/Cluster
-  frontend inside 10.96.0.1:80/tcp ClusterIP: reject of "http"/tcp/ipv4/Cluster
+  pool http 80/tcp ipv4 Cluster: reject
+  frontend outside 10.96.0.1:80/tcp ClusterIP: reject of pool http 80/tcp ipv4 Cluster
+  frontend inside 10.96.0.1:80/tcp ClusterIP: reject of pool http 80/tcp ipv4 Cluster
   refuse other ports of 10.96.0.1
 `},
 		{"the families are apart", service(nil, frontend(model.ClusterIP, "[fd00:96::1]:80")), false, `
 service default/web
-  pool "http"/tcp/ipv6/Cluster: reject
-  frontend outside [fd00:96::1]:80/tcp ClusterIP: reject of "http"/tcp/ipv6/Cluster
-  frontend inside [fd00:96::1]:80/tcp ClusterIP: reject of "http"/tcp/ipv6/Cluster
+  pool http 80/tcp ipv6 Cluster: reject
+  frontend outside [fd00:96::1]:80/tcp ClusterIP: reject of pool http 80/tcp ipv6 Cluster
+  frontend inside [fd00:96::1]:80/tcp ClusterIP: reject of pool http 80/tcp ipv6 Cluster
   refuse other ports of fd00:96::1
 `},
 		{"affinity and source ranges; where the node is in range the address itself is too",
@@ -91,11 +91,11 @@ service default/web
 				s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("172.30.0.7/24"), netip.MustParsePrefix("172.30.0.128/25"), netip.MustParsePrefix("fd00::/8")}
 			}, frontend(model.LoadBalancer, "192.0.2.1:80")), false, `
 service default/web
-  pool "http"/tcp/ipv4/Cluster: affinity 3h0m0s over 2
+  pool http 80/tcp ipv4 Cluster: affinity 3h0m0s over 2
     endpoint 10.244.1.5:8080 probability=0.500 on this node
     endpoint 10.244.2.6:8080 probability=0.500
-  frontend outside 192.0.2.1:80/tcp LoadBalancer: affinity 3h0m0s over 2 of "http"/tcp/ipv4/Cluster, masquerade, from [172.30.0.0/24 192.0.2.1/32] only
-  frontend inside 192.0.2.1:80/tcp LoadBalancer: affinity 3h0m0s over 2 of "http"/tcp/ipv4/Cluster, masquerade, from [172.30.0.0/24 192.0.2.1/32] only
+  frontend outside 192.0.2.1:80/tcp LoadBalancer: affinity 3h0m0s over 2 of pool http 80/tcp ipv4 Cluster, masquerade, from [172.30.0.0/24 192.0.2.1/32] only
+  frontend inside 192.0.2.1:80/tcp LoadBalancer: affinity 3h0m0s over 2 of pool http 80/tcp ipv4 Cluster, masquerade, from [172.30.0.0/24 192.0.2.1/32] only
   drop other ports of 192.0.2.1, answer its pings
 `},
 		{"what the node answers itself is left alone",

@@ -57,11 +57,12 @@ func (p *ServicePlan) WriteText(w io.Writer) error {
 
 func (p *ServicePlan) writeText(b *strings.Builder) {
 	fmt.Fprintf(b, "service %s\n", p.Name)
+	names := p.poolNames()
 	for i := range p.Pools {
-		p.Pools[i].writeText(b, p.Hairpin)
+		p.Pools[i].writeText(b, names[i], p.Hairpin)
 	}
 	for _, f := range p.Frontends {
-		fmt.Fprintf(b, "  frontend %s %s: %s of %s%s\n", f.Key, f.Kind, p.Pools[f.Pool].Class, p.Pools[f.Pool].Key, f.attributes())
+		fmt.Fprintf(b, "  frontend %s %s: %s of pool %s%s\n", f.Key, f.Kind, p.Pools[f.Pool].Class, names[f.Pool], f.attributes())
 	}
 	for _, a := range p.ClusterIPs {
 		fmt.Fprintf(b, "  refuse other ports of %s\n", a)
@@ -74,8 +75,44 @@ func (p *ServicePlan) writeText(b *strings.Builder) {
 	}
 }
 
-func (p *Pool) writeText(b *strings.Builder, hairpin []netip.Addr) {
-	fmt.Fprintf(b, "  pool %s: %s\n", p.Key, p.Class)
+// poolNames name the pools by their port as kubectl does, "http 80/tcp"; its number is left out where the node has the
+// port as a NodePort alone.
+func (p *ServicePlan) poolNames() []string {
+	type port struct {
+		name     string
+		protocol model.Protocol
+	}
+	numbers := map[port]uint16{}
+	for _, f := range p.Frontends {
+		if f.Kind != model.NodePort {
+			numbers[port{p.Pools[f.Pool].Key.Port, f.Protocol}] = f.Port
+		}
+	}
+	var names []string
+	for i := range p.Pools {
+		k := p.Pools[i].Key
+		names = append(names, k.text(numbers[port{k.Port, k.Protocol}]))
+	}
+	return names
+}
+
+// text is the key with the number of its port; 0: not known.
+func (k PoolKey) text(number uint16) string {
+	family, port := "ipv4", k.Protocol.String()
+	if k.IPv6 {
+		family = "ipv6"
+	}
+	if number > 0 {
+		port = fmt.Sprintf("%d/%s", number, port)
+	}
+	if k.Port != "" {
+		port = k.Port + " " + port
+	}
+	return fmt.Sprintf("%s %s %s", port, family, k.Policy)
+}
+
+func (p *Pool) writeText(b *strings.Builder, name string, hairpin []netip.Addr) {
+	fmt.Fprintf(b, "  pool %s: %s\n", name, p.Class)
 	for _, e := range p.Endpoints {
 		local := ""
 		for _, h := range hairpin {
@@ -102,13 +139,7 @@ func (k Key) String() string {
 	return fmt.Sprintf("%s %s/%s", k.Scope, netip.AddrPortFrom(k.Addr, k.Port), k.Protocol)
 }
 
-func (k PoolKey) String() string {
-	family := "ipv4"
-	if k.IPv6 {
-		family = "ipv6"
-	}
-	return fmt.Sprintf("%q/%s/%s/%s", k.Port, k.Protocol, family, k.Policy)
-}
+func (k PoolKey) String() string { return k.text(0) }
 
 func (c Class) String() string {
 	switch {
