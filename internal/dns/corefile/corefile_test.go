@@ -62,7 +62,7 @@ func TestTheCorefileOfKubeadm(t *testing.T) {
 	want := &Config{
 		Cluster: dns.Options{Pods: dns.PodsInsecure, TTL: 30},
 		Server: server.Settings{
-			Forward: []server.Forward{{Zone: ".", ResolvConf: "/host/resolv.conf"}},
+			Forward: []server.Forward{{Zone: ".", ResolvConf: "/host/resolv.conf", MaxConcurrent: 1000}},
 			Kept:    30 * time.Second, Denied: 30 * time.Second, LogErrors: true, Lameduck: 5 * time.Second,
 		},
 	}
@@ -141,7 +141,7 @@ corp.example:53 corp.test {
 		Server: server.Settings{
 			Forward: []server.Forward{
 				{Zone: ".", Upstreams: []netip.AddrPort{port("192.0.2.1:53"), port("192.0.2.2:5353"), port("[2001:db8::1]:53")}, TCP: true,
-					Except: []string{"internal.example", "a.internal.example"}, Policy: server.RoundRobin},
+					Except: []string{"internal.example", "a.internal.example"}, Policy: server.RoundRobin, MaxConcurrent: 1000},
 				{Zone: "secure.example", Upstreams: []netip.AddrPort{port("192.0.2.3:853"), port("192.0.2.4:8853")}, TLS: &server.TLS{ServerName: "dns.example"}},
 				{Zone: "corp.example", Upstreams: []netip.AddrPort{port("192.0.2.53:53")}},
 				{Zone: "corp.test", Upstreams: []netip.AddrPort{port("192.0.2.53:53")}},
@@ -243,6 +243,7 @@ func TestWhatIsNotSupportedIsAWarningThatSaysWhere(t *testing.T) {
 func TestWhatCannotBeReadIsAnErrorThatSaysWhere(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", "no server block"},
+		{". {\n  forward . 192.0.2.1 {\n    max_concurrent -1\n  }\n}\n", "max_concurrent takes a number from 0"},
 		{". {\n  errors\n", "line 1: a { that is never closed"},
 		{"}\n", "line 1: a } that closes nothing"},
 		{". {\n  log \"x\n}\n", "line 2: a quotation mark"},

@@ -2,6 +2,7 @@ package corefile
 
 import (
 	"crypto/x509"
+	"math"
 	"net/netip"
 	"path"
 	"slices"
@@ -71,6 +72,12 @@ func (r *reader) forwardOption(s *line, f *server.Forward) error {
 			return s.errorf("policy is one of random, round_robin, sequential")
 		}
 		f.Policy = policy
+	case "max_concurrent":
+		n, err := number(s, math.MaxInt32)
+		if err != nil {
+			return err
+		}
+		f.MaxConcurrent = n
 	case "tls_servername":
 		if len(args) != 1 {
 			return s.errorf("tls_servername takes one name")
@@ -80,7 +87,7 @@ func (r *reader) forwardOption(s *line, f *server.Forward) error {
 		}
 	case "tls":
 		return r.tls(s, f)
-	case "prefer_udp", "max_fails", "health_check", "expire", "max_concurrent", "max_age", "next", "failover",
+	case "prefer_udp", "max_fails", "health_check", "expire", "max_age", "next", "failover",
 		"failfast_all_unhealthy_upstreams", "max_idle_conns":
 	default:
 		r.warn(s, "option %q of forward is not supported and is left out", s.words[0])

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxFlights = 1000            // different questions on their way to upstreams, CoreDNS's max_concurrent
+	maxFlights = 1000            // different questions on their way to the upstreams of a zone; see Forward
 	maxWaiters = 10_000          // clients that wait for them
 	budget     = 5 * time.Second // for one question: resolvers of clients give up then
 
@@ -32,7 +32,7 @@ type forwarder struct {
 	wg  sync.WaitGroup
 
 	mu      sync.Mutex
-	flights map[string][]*pending
+	flights map[string]*flight
 	waiters int
 	ended   bool
 	clients map[netip.Addr]int // waiters of each
@@ -43,7 +43,7 @@ type forwarder struct {
 
 // newForwarder makes a forwarder whose flights end with ctx.
 func newForwarder(ctx context.Context, c *cache) *forwarder {
-	return &forwarder{ctx: ctx, flights: map[string][]*pending{}, clients: map[netip.Addr]int{}, cache: c}
+	return &forwarder{ctx: ctx, flights: map[string]*flight{}, clients: map[netip.Addr]int{}, cache: c}
 }
 
 // end waits for the flights. New questions are answered with SERVFAIL.
@@ -52,6 +52,13 @@ func (f *forwarder) end() {
 	f.ended = true
 	f.mu.Unlock()
 	f.wg.Wait()
+}
+
+// flight is a question that upstreams are asked.
+type flight struct {
+	us      *upstreams
+	key     string
+	waiting []*pending // under forwarder.mu
 }
 
 // pending is a client's question that waits for an upstream.
@@ -77,41 +84,55 @@ func key(b []byte, name []byte, qtype uint16, q *query) []byte {
 	return append(b, byte(qtype>>8), byte(qtype), do(q.do)|byte(q.flags&flagCD))
 }
 
-// ask has the question behind key answered by us, and p's client told.
+// ask has the question behind key answered by us, and p's client told. Beyond the limit of a Corefile the answer is
+// REFUSED, as with CoreDNS, beyond one of ours SERVFAIL.
 func (f *forwarder) ask(us *upstreams, key string, p *pending) {
 	f.mu.Lock()
-	_, under := f.flights[key]
-	full := f.waiters >= maxWaiters || !under && len(f.flights) >= maxFlights
-	if full || f.clients[p.client] >= maxPerClient || f.ended {
+	fl := f.flights[key]
+	full := fl == nil && us.flights >= us.most()
+	if full || f.waiters >= maxWaiters || f.clients[p.client] >= maxPerClient || f.ended {
 		f.mu.Unlock()
 		f.shed.Add(1)
-		p.to.send(p.reply(nil, failure(time.Now()), time.Now()))
+		a := failure(time.Now())
+		if full && us.forward.MaxConcurrent > 0 {
+			a.rcode = dns.RcodeRefused
+		}
+		p.to.send(p.reply(nil, a, time.Now()))
 		return
 	}
 	f.waiters++
 	f.clients[p.client]++
-	f.flights[key] = append(f.flights[key], p)
-	if !under {
-		f.wg.Go(func() { f.fly(us, key) })
+	if fl == nil {
+		fl = f.start(us, key)
 	}
+	fl.waiting = append(fl.waiting, p)
 	f.mu.Unlock()
+}
+
+// start begins a flight. f.mu is held.
+func (f *forwarder) start(us *upstreams, key string) *flight {
+	fl := &flight{us: us, key: key}
+	f.flights[key] = fl
+	us.flights++
+	f.wg.Go(func() { f.fly(fl) })
+	return fl
 }
 
 // renew asks again for what is in the cache and will soon be asked for, when there is room.
 func (f *forwarder) renew(us *upstreams, key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, under := f.flights[key]; under || len(f.flights) >= maxFlights/2 || f.ended {
+	if _, under := f.flights[key]; under || us.flights >= us.most()/2 || f.ended {
 		return
 	}
 	f.renewed.Add(1)
-	f.flights[key] = nil
-	f.wg.Go(func() { f.fly(us, key) })
+	f.start(us, key)
 }
 
 // fly asks upstreams and tells every client that waits. What was known before is used when they do not answer, and
 // for clients that have waited long.
-func (f *forwarder) fly(us *upstreams, key string) {
+func (f *forwarder) fly(fl *flight) {
+	key := fl.key
 	ctx, cancel := context.WithTimeout(f.ctx, budget)
 	defer cancel()
 	n := len(key) - 3
@@ -126,24 +147,25 @@ func (f *forwarder) fly(us *upstreams, key string) {
 			select {
 			case <-answered.Done():
 			case <-time.After(staleAfter):
-				f.tell(key, old, false)
+				f.tell(fl, old, false)
 			}
 		})
 	}
-	a := us.resolve(ctx, outgoing{name: key[:n], qtype: qtype, do: key[n+2]&0x80 != 0, cd: key[n+2]&flagCD != 0})
+	a := fl.us.resolve(ctx, outgoing{name: key[:n], qtype: qtype, do: key[n+2]&0x80 != 0, cd: key[n+2]&flagCD != 0})
 	if old != nil && a.rcode != dns.RcodeSuccess && a.rcode != dns.RcodeNXDomain {
 		a = old
 	}
 	f.cache.put(key, a)
-	f.tell(key, a, true)
+	f.tell(fl, a, true)
 }
 
 // tell answers all who wait for the question. With the flight's end those who come later start a new one.
-func (f *forwarder) tell(key string, a *answer, end bool) {
+func (f *forwarder) tell(fl *flight, a *answer, end bool) {
 	f.mu.Lock()
-	waiting := f.flights[key]
-	if f.flights[key] = nil; end {
-		delete(f.flights, key)
+	waiting := fl.waiting
+	if fl.waiting = nil; end {
+		delete(f.flights, fl.key)
+		fl.us.flights--
 	}
 	f.waiters -= len(waiting)
 	for _, p := range waiting {

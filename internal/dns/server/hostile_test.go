@@ -199,6 +199,45 @@ func TestOneClientLeavesRoomForOthers(t *testing.T) {
 	close(release)
 }
 
+// The limit of a Corefile is of one forward: the names of another zone, and what is under way already, are not refused.
+func TestMoreQuestionsThanMaxConcurrentAreRefused(t *testing.T) {
+	release := make(chan struct{})
+	slow := upstreamServer(t, func(w mdns.ResponseWriter, q *mdns.Msg) { <-release; answering("192.0.2.1", 60)(w, q) })
+	other := upstreamServer(t, answering("192.0.2.2", 60))
+	s, at := configured(t, Settings{Forward: []Forward{
+		{Zone: ".", Upstreams: []netip.AddrPort{slow.addr}, MaxConcurrent: 2}, {Zone: "corp.example", Upstreams: []netip.AddrPort{other.addr}},
+	}})
+	var wg sync.WaitGroup
+	ask := func(name string) {
+		wg.Go(func() { wantA(t, exchange(t, "udp", at, question(name, mdns.TypeA)), "192.0.2.1") })
+	}
+	ask("a.example.com.")
+	ask("b.example.com.")
+	waiting := func(n int) func() bool {
+		return func() bool {
+			f := s.forward.Load()
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.waiters == n
+		}
+	}
+	await(t, "both to wait", waiting(2))
+	for range 3 {
+		if m := exchange(t, "udp", at, question("c.example.com.", mdns.TypeA)); m.Rcode != mdns.RcodeRefused {
+			t.Errorf("the third question got %s, want REFUSED", mdns.RcodeToString[m.Rcode])
+		}
+	}
+	wantA(t, exchange(t, "udp", at, question("www.corp.example.", mdns.TypeA)), "192.0.2.2")
+	ask("A.example.com.")
+	await(t, "the equal question to wait too", waiting(3))
+	close(release)
+	wg.Wait()
+	wantA(t, exchange(t, "udp", at, question("c.example.com.", mdns.TypeA)), "192.0.2.1")
+	if n := s.forward.Load().shed.Load(); n != 3 {
+		t.Errorf("%d questions are counted, want 3", n)
+	}
+}
+
 // A forger who makes one name be asked many times at once would have as many ids to guess among (CVE-2023-30464).
 func TestABirthdayAttackFindsOneQuestionOnly(t *testing.T) {
 	release := make(chan struct{})

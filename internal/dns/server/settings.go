@@ -37,6 +37,8 @@ type Forward struct {
 	TCP        bool             // asked over TCP only
 	TLS        *TLS             // asked over TLS only; nil: over UDP and TCP
 	Policy     Policy
+	// MaxConcurrent is how many different questions may be on their way at a time; more are refused. 0: 1000, and SERVFAIL.
+	MaxConcurrent int
 }
 
 // Policy says which of the upstreams that answer in good time is asked first.

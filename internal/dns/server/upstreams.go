@@ -32,6 +32,7 @@ type upstreams struct {
 	own     []netip.AddrPort // where we listen: never an upstream
 	keep    keeping
 
+	flights  int // under way; the forwarder's
 	list     atomic.Pointer[[]*upstream]
 	contents []byte         // of the file when it was last read; load's own
 	unread   bool           // it could not be read the last time; load's own
@@ -45,6 +46,9 @@ func newUpstreams(cfg Config, own []netip.AddrPort, f Forward, keep keeping) *up
 	us.list.Store(&[]*upstream{})
 	return us
 }
+
+// most is how many flights may be under way.
+func (us *upstreams) most() int { return cmp.Or(us.forward.MaxConcurrent, maxFlights) }
 
 // load sets the list from what was given or from the file, when that is new. A file that cannot be read leaves the
 // list as it is.
