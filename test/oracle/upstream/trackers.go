@@ -60,7 +60,7 @@ type EndpointPort struct {
 
 // Trackers are what happens to the trackers of Services and EndpointSlices in the tests of package proxy, in order.
 func Trackers(dir string) (all []Tracked, err error) {
-	s := Suite{Path: "pkg/proxy", Probes: []string{"trackers.go.txt", "endpoint.go.txt"}, Tests: ".", Calls: map[string]string{
+	s := Suite{Path: "pkg/proxy", Probes: []string{"trackers.go.txt", "outer.go.txt", "endpoint.go.txt"}, Tests: ".", Calls: map[string]string{
 		"ServiceChangeTracker.Update":                "oracleService(sct, previous, current)",
 		"ServiceChangeTracker.serviceToServiceMap":   `if oracleOuter("convert") { m := sct.serviceToServiceMap(service); oracleConverted(sct, service, m); return m }`,
 		"ServicePortMap.Update":                      `if oracleOuter("services") { r := sm.Update(sct); oracleServicesUpdated(sct, sm, r); return r }`,
