@@ -37,7 +37,7 @@ func run(ctx context.Context) error {
 		return err
 	})
 	flag.TextVar(&cfg.MetricsAddr, "metrics-address", netip.AddrFrom4([4]byte{127, 0, 0, 1}), "`address` at whose port 10249 figures are to be had; 0.0.0.0 or :: is all")
-	flag.BoolVar(&cfg.Localhost, "localhost-nodeports", false, "answer NodePorts over TCP at 127.0.0.1 and ::1 too, by a listener for each")
+	flag.BoolVar(&cfg.Localhost, "localhost-nodeports", false, "answer NodePorts over TCP and UDP at 127.0.0.1 and ::1 too, by a socket for each")
 	flag.Func("affinity-clients", "`number` of clients that session affinity remembers, for each of IPv4 and IPv6; default 262144", func(s string) (err error) {
 		cfg.Clients, err = clients(s)
 		return err

@@ -39,6 +39,9 @@ func TestNodePortsAtTheLoopback(t *testing.T) {
 			t.Errorf("%s: the pod saw %s, want the node's address", at, a.Peer)
 		}
 	}
+	if a := netnstest.MustAsk(t, w.node, "udp", "127.0.0.1:30001"); a.Peer.String() != nodeAddr {
+		t.Errorf("UDP: the pod saw %s, want the node's address", a.Peer)
+	}
 	if _, err := netnstest.Ask(w.node, "tcp", "127.0.0.1:30002"); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("without an endpoint: got %v, want a reset", err)
 	}
@@ -46,5 +49,32 @@ func TestNodePortsAtTheLoopback(t *testing.T) {
 		if !strings.HasSuffix(line, "= 0") {
 			t.Errorf("this lets the LAN reach what listens on the loopback (CVE-2020-8558): %s", line)
 		}
+	}
+}
+
+// A client of UDP at the loopback moves with its next datagram when its endpoint goes, as any other does.
+func TestUDPAtTheLoopbackMovesWithItsEndpoint(t *testing.T) {
+	w := newWorld(t)
+	w.serve(2, 3)
+	s := localhost.New(localhost.Config{Netns: w.node, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	apply := func(endpoint string) {
+		t.Helper()
+		w.apply(w.service("web", 1, nil, endpoint))
+		if err := s.Publish(t.Context(), w.snap, func(model.ServiceName) bool { return false }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply("10.244.1.2")
+	c := w.client(t, w.node, "127.0.0.1:30001")
+	for range 3 {
+		c.expect("10.244.1.2")
+	}
+	apply("10.244.1.3")
+	for range 3 {
+		c.expect("10.244.1.3")
 	}
 }

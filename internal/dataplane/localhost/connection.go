@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 )
 
 // accept passes connections on until the listener is closed.
@@ -17,12 +16,9 @@ func (s *Server) accept(l net.Listener, at netip.AddrPort) {
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
-		case err != nil: // out of descriptors, say: that passes
-			s.cfg.Log.Warn("a connection to a NodePort at the loopback was not taken", "address", at, "error", err)
-			select {
-			case <-s.ctx.Done():
+		case err != nil:
+			if !s.pause(at, err) {
 				return
-			case <-time.After(100 * time.Millisecond):
 			}
 		default:
 			s.work.Go(func() { s.pass(c.(*net.TCPConn), at) })
@@ -30,19 +26,15 @@ func (s *Server) accept(l net.Listener, at netip.AddrPort) {
 	}
 }
 
-// pass joins a client with the same port of the node's own address. What answers there, and what refuses, is nftables'.
+// pass joins a client with the port's target.
 func (s *Server) pass(client *net.TCPConn, at netip.AddrPort) {
 	defer client.Close()
 	defer context.AfterFunc(s.ctx, func() { client.Close() })()
-	n := s.node.Load()
-	if n == nil {
+	to, ok := s.target(at)
+	if !ok {
 		return
 	}
-	addrs := n.NodePortAddrs(at.Addr().Is6())
-	if len(addrs) == 0 {
-		return
-	}
-	c, err := s.cfg.Netns.DialContext(s.ctx, "tcp", netip.AddrPortFrom(addrs[0], at.Port()).String())
+	c, err := s.cfg.Netns.DialContext(s.ctx, "tcp", to.String())
 	if err != nil {
 		_ = client.SetLinger(0) // refused, as the client would have been
 		return

@@ -1,18 +1,19 @@
-// Package localhost answers NodePorts over TCP at 127.0.0.1 and ::1 of one node, as kube-proxy's iptables mode does at
-// 127.0.0.1: by a listener for each, which passes connections on to the node's own address.
+// Package localhost answers NodePorts over TCP and UDP at 127.0.0.1 and ::1 of one node, as kube-proxy's iptables mode does
+// at 127.0.0.1: by a socket for each, which passes connections and datagrams on to the node's own address.
 //
-// A listener, because the kernel cannot: a translated packet from 127.0.0.1 leaves the node only with route_localnet,
+// A socket, because the kernel cannot: a translated packet from 127.0.0.1 leaves the node only with route_localnet,
 // which lets the LAN reach what listens on the loopback (CVE-2020-8558), and one from ::1 never does. (Kubernetes goes
 // the same way in KEP-6032.) What becomes of a connection is decided by nftables, as for any of the node itself.
 //
 // A Server is an apply.Publisher: a port opens after it is programmed, and closes before it is not. It does not answer
-// UDP and SCTP, nor at addresses that --nodeport-addresses leaves out; connections end with the process.
+// SCTP, nor at addresses that --nodeport-addresses leaves out; connections end with the process.
 package localhost
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"minato/internal/apply"
 	"minato/internal/handover"
@@ -32,6 +34,10 @@ type Config struct {
 	Netns   netns.NS
 	Sockets *handover.Set // of the process; nil: none are handed over
 	Log     *slog.Logger
+	// Idle is after how long without a datagram a client of UDP is forgotten, DefaultIdle. Sessions is how many are known
+	// for each port, DefaultSessions: beyond it a new one takes the place of the one that was quiet for the longest time.
+	Idle     time.Duration
+	Sessions int
 }
 
 // Server has the listeners of one node. Make it with New; Run runs it. Withdraw and Publish may be called before Run
@@ -47,18 +53,32 @@ type Server struct {
 	closed bool
 	seen   *model.Snapshot
 	again  map[model.ServiceName]bool // to look at although they are unchanged: held, or refused
-	ports  map[netip.AddrPort]port
-	of     map[model.ServiceName][]netip.AddrPort
+	ports  map[address]port
+	of     map[model.ServiceName][]address
 }
 
+// address is where the node listens.
+type address struct {
+	netip.AddrPort
+	protocol model.Protocol
+}
+
+func (a address) String() string { return a.AddrPort.String() + "/" + a.protocol.String() }
+
 type port struct {
-	net.Listener
+	io.Closer
 	service model.ServiceName
 }
 
 // New makes a server without open ports.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, again: map[model.ServiceName]bool{}, ports: map[netip.AddrPort]port{}, of: map[model.ServiceName][]netip.AddrPort{}}
+	if cfg.Idle == 0 {
+		cfg.Idle = DefaultIdle
+	}
+	if cfg.Sessions == 0 {
+		cfg.Sessions = DefaultSessions
+	}
+	s := &Server{cfg: cfg, again: map[model.ServiceName]bool{}, ports: map[address]port{}, of: map[model.ServiceName][]address{}}
 	s.ctx, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -81,12 +101,12 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // wanted are the addresses at which the node is to listen for a Service; nil is one that is gone.
-func wanted(svc *model.Service, n *model.Node) (at []netip.AddrPort) {
+func wanted(svc *model.Service, n *model.Node) (at []address) {
 	if svc == nil || n == nil {
 		return nil
 	}
 	for _, f := range svc.Frontends {
-		if f.Kind != model.NodePort || f.Protocol != model.TCP {
+		if f.Kind != model.NodePort || f.Protocol == model.SCTP {
 			continue
 		}
 		local := netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -94,7 +114,7 @@ func wanted(svc *model.Service, n *model.Node) (at []netip.AddrPort) {
 			local = netip.IPv6Loopback()
 		}
 		if n.AnswersNodePorts(local) && len(n.NodePortAddrs(local.Is6())) > 0 {
-			at = append(at, netip.AddrPortFrom(local, f.Addr.Port()))
+			at = append(at, address{netip.AddrPortFrom(local, f.Addr.Port()), f.Protocol})
 		}
 	}
 	return at
@@ -131,8 +151,8 @@ func (s *Server) Withdraw(ctx context.Context, next *model.Snapshot) error {
 	return nil
 }
 
-func (s *Server) closeBut(name model.ServiceName, keep []netip.AddrPort) {
-	left := slices.DeleteFunc(s.of[name], func(at netip.AddrPort) bool {
+func (s *Server) closeBut(name model.ServiceName, keep []address) {
+	left := slices.DeleteFunc(s.of[name], func(at address) bool {
 		if slices.Contains(keep, at) {
 			return false
 		}
@@ -173,21 +193,69 @@ func (s *Server) Publish(ctx context.Context, next *model.Snapshot, held func(mo
 }
 
 // open listens at an address, unless it does already. One that another Service has is that one's until it goes.
-func (s *Server) open(ctx context.Context, name model.ServiceName, at netip.AddrPort) error {
+func (s *Server) open(ctx context.Context, name model.ServiceName, at address) error {
 	if p, ok := s.ports[at]; ok {
 		if p.service != name {
 			return fmt.Errorf("the Service %s has it", p.service)
 		}
 		return nil
 	}
-	l, err := s.cfg.Sockets.Listener("localhost/"+s.cfg.Netns.String()+"/"+at.String(), func() (net.Listener, error) {
-		return s.cfg.Netns.Listen(ctx, "tcp", at.String())
-	})
+	open := s.openTCP
+	if at.protocol == model.UDP {
+		open = s.openUDP
+	}
+	c, err := open(ctx, at.AddrPort)
 	if err != nil {
 		return err
 	}
-	s.ports[at] = port{l, name}
+	s.ports[at] = port{c, name}
 	s.of[name] = append(s.of[name], at)
-	s.work.Go(func() { s.accept(l, at) })
 	return nil
+}
+
+func (s *Server) openTCP(ctx context.Context, at netip.AddrPort) (io.Closer, error) {
+	l, err := s.cfg.Sockets.Listener("localhost/"+s.cfg.Netns.String()+"/"+at.String(), func() (net.Listener, error) {
+		return s.cfg.Netns.Listen(ctx, "tcp", at.String())
+	})
+	if err == nil {
+		s.work.Go(func() { s.accept(l, at) })
+	}
+	return l, err
+}
+
+func (s *Server) openUDP(ctx context.Context, at netip.AddrPort) (io.Closer, error) {
+	c, err := s.cfg.Sockets.PacketConn("localhost/"+s.cfg.Netns.String()+"/"+at.String()+"/udp", func() (net.PacketConn, error) {
+		return s.cfg.Netns.ListenPacket(ctx, "udp", at.String())
+	})
+	if err == nil {
+		s.work.Go((&relay{s: s, conn: c, at: at, sessions: map[netip.AddrPort]*session{}}).run)
+	}
+	return c, err
+}
+
+// target is the same port of the node's own address. What answers there, and what refuses, is nftables'.
+func (s *Server) target(at netip.AddrPort) (to netip.AddrPort, ok bool) {
+	n := s.node.Load()
+	if n == nil {
+		return to, false
+	}
+	addrs := n.NodePortAddrs(at.Addr().Is6())
+	if len(addrs) == 0 {
+		return to, false
+	}
+	return netip.AddrPortFrom(addrs[0], at.Port()), true
+}
+
+// pause waits a moment after an error that passes, such as too many descriptors; it reports false when the server ends.
+func (s *Server) pause(at netip.AddrPort, err error) bool {
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.cfg.Log.Warn("a connection to a NodePort at the loopback was not taken", "address", at, "error", err)
+	select {
+	case <-s.ctx.Done():
+		return false
+	case <-time.After(100 * time.Millisecond):
+		return true
+	}
 }

@@ -34,14 +34,17 @@ type world struct {
 	snap *model.Snapshot
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldOf(t, localhost.Config{}) }
+
+func newWorldOf(t *testing.T, cfg localhost.Config) *world {
 	w := &world{t: t, ns: netnstest.Namespace(t, "node"), snap: model.Empty(),
 		self: &model.Node{Name: "node1", Addrs: []netip.Addr{netip.MustParseAddr(addr4), netip.MustParseAddr(addr6)}}}
 	for _, a := range []string{addr4 + "/32", addr6 + "/128"} {
 		netnstest.Run(t, w.ns, "ip", "address", "add", a, "dev", "lo")
 	}
 	netnstest.Settle(t, w.ns)
-	w.s = localhost.New(localhost.Config{Netns: w.ns, Log: slog.New(slog.DiscardHandler)})
+	cfg.Netns, cfg.Log = w.ns, slog.New(slog.DiscardHandler)
+	w.s = localhost.New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.s.Run(ctx) }()
@@ -104,10 +107,12 @@ func TestLoopbackLeadsToTheNodesOwnAddressOfTheFamily(t *testing.T) {
 	w.refused(here6)
 }
 
-func TestOnlyNodePortsOverTCPOfNodesThatAnswerThere(t *testing.T) {
+func TestOnlyNodePortsOfNodesThatAnswerThere(t *testing.T) {
 	w := newWorld(t)
-	w.must(func(e *model.Edit) { e.SetService(service("web", model.UDP)) })
-	w.refused(here4)
+	for _, p := range []model.Protocol{model.UDP, model.SCTP} {
+		w.must(func(e *model.Edit) { e.SetService(service("web", p)) })
+		w.refused(here4)
+	}
 	netnstest.ServeTCP(t, w.ns, "four", addr4+":30080")
 	for ranges, answered := range map[string]bool{"172.30.0.0/16": false, "127.0.0.0/8": false, "172.30.0.0/16 127.0.0.0/8": true} {
 		self := *w.self

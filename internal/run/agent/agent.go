@@ -33,7 +33,7 @@ type Config struct {
 	NodeName     string
 	ServiceCIDRs []netip.Prefix // addresses of it that are no ClusterIP are dropped, ports that are none refused
 	MetricsAddr  netip.Addr     // at which /metrics answers
-	Localhost    bool           // NodePorts over TCP answer at 127.0.0.1 and ::1 too
+	Localhost    bool           // NodePorts over TCP and UDP answer at 127.0.0.1 and ::1 too
 	Clients      int            // that session affinity remembers in each family; 0: kernel.DefaultAffinityClients
 	Log          *slog.Logger
 }
