@@ -40,8 +40,10 @@ func upCommand(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := checkMachine(c.Context(), inst, cfg); err != nil {
-			return err
+		if _, detached := os.LookupEnv(progressFD); !detached { // whose parent has looked, a moment ago
+			if err := checkMachine(c.Context(), inst, cfg); err != nil {
+				return err
+			}
 		}
 		if f.detach {
 			return detach(c.Context(), inst, os.Args[1:], c.ErrOrStderr())
