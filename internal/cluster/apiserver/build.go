@@ -44,6 +44,9 @@ func (s *Server) build(ctx context.Context) (*genericapiserver.GenericAPIServer,
 		return nil, fmt.Errorf("making a client of itself: %w", err)
 	}
 	s.informers = informers.NewSharedInformerFactoryWithOptions(s.client, resync, informers.WithTransform(withoutManagedFields))
+	if err := s.indexPods(); err != nil {
+		return nil, fmt.Errorf("making the index of pods: %w", err)
+	}
 	key, err := s.pki.SigningKey("serviceaccounts")
 	if err != nil {
 		return nil, err

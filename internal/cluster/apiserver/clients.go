@@ -7,17 +7,16 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/server/egressselector"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
@@ -41,12 +40,27 @@ func (s *Server) Informers() informers.SharedInformerFactory { return s.informer
 // PodsRead reports whether all pods have been read once, so that HasPod can say no.
 func (s *Server) PodsRead() bool { return s.informers.Core().V1().Pods().Informer().HasSynced() }
 
-// HasPod reports whether a pod of the namespace has the address.
+// HasPod reports whether a pod of the namespace that has not ended has the address, as CoreDNS does. It costs the same
+// with any number of pods: DNS may ask for each question.
 func (s *Server) HasPod(namespace, addr string) bool {
-	pods, err := s.informers.Core().V1().Pods().Lister().Pods(namespace).List(labels.Everything())
-	return err == nil && slices.ContainsFunc(pods, func(p *corev1.Pod) bool {
-		return slices.ContainsFunc(p.Status.PodIPs, func(ip corev1.PodIP) bool { return ip.IP == addr })
-	})
+	pods, err := s.informers.Core().V1().Pods().Informer().GetIndexer().IndexKeys(podAddrs, namespace+"/"+addr)
+	return err == nil && len(pods) > 0
+}
+
+const podAddrs = "pods by namespace and address"
+
+// indexPods makes the index of HasPod, before the informers start.
+func (s *Server) indexPods() error {
+	return s.informers.Core().V1().Pods().Informer().AddIndexers(cache.Indexers{podAddrs: func(o any) (keys []string, _ error) {
+		p, ok := o.(*corev1.Pod)
+		if !ok || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodUnknown {
+			return nil, nil
+		}
+		for _, ip := range p.Status.PodIPs {
+			keys = append(keys, p.Namespace+"/"+ip.IP)
+		}
+		return keys, nil
+	}})
 }
 
 // SchedulerConfig is a client for system:kube-scheduler.
