@@ -134,8 +134,12 @@ func (a *Applier) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(max(unansweredRest, time.Until(next))):
 		}
+		lost := a.takeUnanswered()
+		if len(lost) == 0 {
+			continue // it is back: nothing was listed, so there is nothing to rest from
+		}
 		start := time.Now()
-		if err := a.deleteUnanswered(conntrack, a.takeUnanswered()); err != nil {
+		if err := a.deleteUnanswered(conntrack, lost); err != nil {
 			a.cfg.Log.Warn("connections to endpoints that are gone may wait for an answer", "namespace", a.cfg.Netns.String(), "error", err)
 		}
 		next = time.Now().Add(max(unansweredLeast, unansweredShare*time.Since(start)))
