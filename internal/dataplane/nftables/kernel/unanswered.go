@@ -98,7 +98,7 @@ func (a *Applier) takeUnanswered() unanswered {
 const (
 	unansweredRest  = 100 * time.Millisecond
 	unansweredLeast = time.Second
-	unansweredShare = 100 // and this many times as long as it took
+	unansweredShare = 300 // and this many times as long as it took
 )
 
 // Run deletes the flows of TCP that endpoints have left unanswered which went without having ended, until ctx ends; it
