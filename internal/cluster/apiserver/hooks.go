@@ -24,16 +24,19 @@ func (s *Server) addHooks(server *genericapiserver.GenericAPIServer) error {
 			return fmt.Errorf("adding the hook %s: %w", name, err)
 		}
 	}
-	allocates := healthz.NamedCheck("cluster-ips", func(*http.Request) error {
-		for _, ips := range s.clusterIPs {
-			if _, err := ips.DryRun().AllocateNext(); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	allocates := healthz.NamedCheck("cluster-ips", func(*http.Request) error { return s.allocates() })
 	if err := server.AddReadyzChecks(allocates); err != nil {
 		return fmt.Errorf("adding a check: %w", err)
+	}
+	return nil
+}
+
+// allocates reports an error until there are addresses to give to Services, in every family.
+func (s *Server) allocates() error {
+	for _, ips := range s.clusterIPs {
+		if _, err := ips.DryRun().AllocateNext(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -53,6 +53,11 @@ func (s *Server) keepServices(ctx context.Context) {
 }
 
 func (s *Server) ensureServices(ctx context.Context, endpoints reconcilers.EndpointReconciler) error {
+	// Of a Service that gets an address of one family but none of the other, upstream does not give back the one; after a
+	// minute its repair loop does.
+	if err := s.allocates(); err != nil {
+		return fmt.Errorf("waiting for addresses of Services: %w", err)
+	}
 	port := int32(s.cfg.Advertise.Port())
 	for _, svc := range []*corev1.Service{kubernetesService(s.cfg), dnsService(s.cfg)} {
 		_, err := s.client.CoreV1().Services(svc.Namespace).Get(ctx, svc.Name, metav1.GetOptions{})
