@@ -17,21 +17,21 @@ import (
 )
 
 // runtimeService asks the container runtime of the instance.
-func (w *World) runtimeService(t testing.TB) cri.RuntimeServiceClient {
+func (w *World) runtimeService(t testing.TB) (client cri.RuntimeServiceClient, done func()) {
 	t.Helper()
 	socket := filepath.Join("/run/minato", w.Name, "containerd", "containerd.sock")
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	return cri.NewRuntimeServiceClient(conn)
+	return cri.NewRuntimeServiceClient(conn), func() { conn.Close() }
 }
 
 // PodNetns is the network namespace of a pod that runs.
 func (w *World) PodNetns(t testing.TB, namespace, name string) netns.NS {
 	t.Helper()
-	runtime := w.runtimeService(t)
+	runtime, done := w.runtimeService(t)
+	defer done()
 	list, err := runtime.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
 		State:         &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY},
 		LabelSelector: map[string]string{"io.kubernetes.pod.namespace": namespace, "io.kubernetes.pod.name": name},
@@ -54,7 +54,9 @@ func (w *World) PodNetns(t testing.TB, namespace, name string) netns.NS {
 func (w *World) Sandboxes(t testing.TB) []string {
 	t.Helper()
 	ready := &cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY}}
-	answer, err := w.runtimeService(t).ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: ready})
+	runtime, done := w.runtimeService(t)
+	defer done()
+	answer, err := runtime.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: ready})
 	if err != nil {
 		t.Fatalf("ask the container runtime: %v", err)
 	}
