@@ -11,7 +11,11 @@
 // It knows nothing of Services, keeps no record of what was committed, and retries nothing but interrupted calls.
 package nfnl
 
-import "golang.org/x/sys/unix"
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
 
 // Family is an address family of tables.
 type Family uint8
@@ -22,6 +26,14 @@ const (
 	IPv4 Family = unix.NFPROTO_IPV4
 	IPv6 Family = unix.NFPROTO_IPV6
 )
+
+// FamilyOf is the family of an address.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is6() {
+		return IPv6
+	}
+	return IPv4
+}
 
 func (f Family) String() string {
 	switch f {

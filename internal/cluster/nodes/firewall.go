@@ -120,7 +120,7 @@ func (c *Config) passFirewall() ([]Notice, error) {
 	defer conn.Close()
 	b := nfnl.NewBatch()
 	for _, f := range c.Families {
-		family := familyOf(f.PodCIDR)
+		family := nfnl.FamilyOf(f.PodCIDR.Addr())
 		chains, err := conn.Chains(family, filterTable)
 		if err != nil {
 			return nil, err

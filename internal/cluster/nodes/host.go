@@ -127,7 +127,7 @@ func (c *Config) forwardingBefore(j *journal) ([]sysctlChange, error) {
 	for _, f := range c.Families {
 		var before []sysctlChange
 		for _, t := range others {
-			if t.Family == familyOf(f.NodeCIDR) && len(before) == 0 {
+			if t.Family == nfnl.FamilyOf(f.NodeCIDR.Addr()) && len(before) == 0 {
 				before = decodeBefore(t.Comment)
 			}
 		}

@@ -36,7 +36,7 @@ func (c *Config) firewallNotices(conn *nfnl.Conn) (notices []Notice, err error) 
 
 // has reports whether the nodes' packets can be of a family of nftables.
 func (c *Config) has(family nfnl.Family) bool {
-	return family == nfnl.Inet || slices.ContainsFunc(c.Families, func(f Family) bool { return familyOf(f.NodeCIDR) == family })
+	return family == nfnl.Inet || slices.ContainsFunc(c.Families, func(f Family) bool { return nfnl.FamilyOf(f.NodeCIDR.Addr()) == family })
 }
 
 // tableNotice is about a table whose owner alone knows whether it drops.

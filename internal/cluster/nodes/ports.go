@@ -51,7 +51,7 @@ func (c *Config) setPorts(n *node, link string, addrs []netip.Prefix, ports []Po
 	b := nfnl.NewBatch()
 	for i := range c.Families {
 		c.addPortsTable(b, n, i)
-		t := portElements{nfnl.Table{Family: familyOf(c.Families[i].PodCIDR), Name: portsTable(c.Name)}, n.Addrs[i]}
+		t := portElements{nfnl.Table{Family: nfnl.FamilyOf(c.Families[i].PodCIDR.Addr()), Name: portsTable(c.Name)}, n.Addrs[i]}
 		old, err := t.existing(conn)
 		if err != nil {
 			return err
@@ -79,7 +79,7 @@ func (c *Config) loadPorts(n *node) error {
 	defer conn.Close()
 	b := nfnl.NewBatch()
 	for i := range c.Families {
-		t := portElements{nfnl.Table{Family: familyOf(c.Families[i].PodCIDR), Name: portsTable(c.Name)}, n.Addrs[i]}
+		t := portElements{nfnl.Table{Family: nfnl.FamilyOf(c.Families[i].PodCIDR.Addr()), Name: portsTable(c.Name)}, n.Addrs[i]}
 		old, err := t.existing(conn)
 		if err != nil {
 			return err
@@ -176,7 +176,7 @@ func usesLoopback(ports []PortMapping) bool {
 // addPortsTable writes the table of the i-th family with its rules, and leaves its elements alone.
 func (c *Config) addPortsTable(b *nfnl.Batch, n *node, i int) {
 	addr := n.Addrs[i]
-	t := nfnl.Table{Family: familyOf(c.Families[i].PodCIDR), Name: portsTable(c.Name)}
+	t := nfnl.Table{Family: nfnl.FamilyOf(c.Families[i].PodCIDR.Addr()), Name: portsTable(c.Name)}
 	length := uint32(addr.BitLen() / 8)
 	words := int(length / 4)
 	b.AddTable(t)
@@ -229,7 +229,7 @@ func forgetFlows(conn *nfnl.Conn, families []Family, n *node, ports []PortMappin
 	}
 	for i, f := range families {
 		var old []nfnl.Flow
-		err := conn.Flows(familyOf(f.PodCIDR), unix.IPPROTO_UDP, func(flow nfnl.Flow) {
+		err := conn.Flows(nfnl.FamilyOf(f.PodCIDR.Addr()), unix.IPPROTO_UDP, func(flow nfnl.Flow) {
 			if to := flow.Dst; mapped[to.Port()] && (to.Addr() == n.Addrs[i] || to.Addr().IsLoopback()) {
 				old = append(old, flow)
 			}

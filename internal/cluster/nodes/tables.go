@@ -15,13 +15,6 @@ import (
 // the first chain that does.
 const egressPriority = nfnl.PrioritySNAT + 1
 
-func familyOf(p netip.Prefix) nfnl.Family {
-	if p.Addr().Is4() {
-		return nfnl.IPv4
-	}
-	return nfnl.IPv6
-}
-
 // replaceTable makes a table anew, in one transaction with whatever was under that name.
 func replaceTable(b *nfnl.Batch, t nfnl.Table) {
 	b.AddTable(nfnl.Table{Family: t.Family, Name: t.Name})
@@ -57,7 +50,7 @@ func (c *Config) setEgress(n Node) error {
 	b := nfnl.NewBatch()
 	for i, f := range c.Families {
 		pods, addr := n.PodCIDRs[i], n.Addrs[i]
-		t := nfnl.Table{Family: familyOf(pods), Name: EgressTable}
+		t := nfnl.Table{Family: nfnl.FamilyOf(pods.Addr()), Name: EgressTable}
 		replaceTable(b, t)
 		b.AddSet(nfnl.Set{Family: t.Family, Table: t.Name, Name: "nodes", KeyType: addrType(addr), KeyLen: uint32(addr.BitLen() / 8)})
 		for _, other := range c.Nodes {
@@ -96,7 +89,7 @@ func addrType(a netip.Addr) nfnl.Type {
 func (c *Config) setHostTable(before []sysctlChange) error {
 	b := nfnl.NewBatch()
 	for i, f := range c.Families {
-		t := nfnl.Table{Family: familyOf(f.PodCIDR), Name: TableName(c.Name), Comment: encodeBefore(ofFamily(before, f))}
+		t := nfnl.Table{Family: nfnl.FamilyOf(f.PodCIDR.Addr()), Name: TableName(c.Name), Comment: encodeBefore(ofFamily(before, f))}
 		replaceTable(b, t)
 		leaves := all(within(source(f.NodeCIDR.Addr()), nfnl.Equal, f.NodeCIDR),
 			throughLink(nfnl.MetaOIFName, nfnl.NotEqual, HostLink(c.Name)))

@@ -159,13 +159,6 @@ func destinations(f model.Frontend, node *model.Node) iter.Seq[destination] {
 	}
 }
 
-func familyOf(a netip.Addr) nfnl.Family {
-	if a.Is6() {
-		return nfnl.IPv6
-	}
-	return nfnl.IPv4
-}
-
 func (r *round) deleteStale(live map[destination]map[netip.AddrPort]bool) (deleted int, err error) {
 	type kind struct {
 		family   nfnl.Family
@@ -173,7 +166,7 @@ func (r *round) deleteStale(live map[destination]map[netip.AddrPort]bool) (delet
 	}
 	kinds := map[kind]bool{}
 	for d := range live {
-		kinds[kind{familyOf(d.addr.Addr()), d.protocol}] = true
+		kinds[kind{nfnl.FamilyOf(d.addr.Addr()), d.protocol}] = true
 	}
 	var stale []nfnl.Flow
 	var errs []error

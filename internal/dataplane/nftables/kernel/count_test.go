@@ -11,6 +11,7 @@ import (
 	"minato/internal/dataplane/nftables"
 	"minato/internal/dataplane/nftables/kernel"
 	"minato/internal/model"
+	"minato/internal/nfnl"
 	"minato/internal/nfnl/nfnltest"
 )
 
@@ -43,7 +44,7 @@ func TestEachConnectionIsCountedOnceWhateverItsClass(t *testing.T) {
 				apply(t, a, snapshot(s))
 				to := nftables.Key{Scope: c.scope, Addr: at, Protocol: model.TCP, Port: 80}
 				for range 3 {
-					k.Run(familyOf(to), kernel.DefaultTable, "prerouting", nfnltest.Packet{Src: client(to),
+					k.Run(nfnl.FamilyOf(to.Addr), kernel.DefaultTable, "prerouting", nfnltest.Packet{Src: client(to),
 						Dst: netip.AddrPortFrom(at, 80), Protocol: uint8(model.TCP), Learn: true})
 				}
 				var got kernel.Connections

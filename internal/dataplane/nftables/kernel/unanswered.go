@@ -19,12 +19,12 @@ type unanswered map[destination]map[netip.AddrPort]bool
 // noteUnanswered remembers the endpoints that a change has taken away, and forgets those that are back. Of
 // endpoints that went while no process looked it does not know.
 func (a *Applier) noteUnanswered(c model.ServiceChange, node *model.Node) {
-	if c.New == nil || c.Old == nil || !c.New.Proxied || !c.Old.Proxied {
+	if c.New == nil || c.Old == nil || !c.New.Proxied || !c.Old.Proxied || slices.Equal(c.Old.Slices, c.New.Slices) {
 		return
 	}
 	lost := a.lostTCP[c.Name]
 	for _, f := range c.New.Frontends {
-		if f.Protocol != model.TCP || slices.Equal(c.Old.Slices, c.New.Slices) {
+		if f.Protocol != model.TCP {
 			continue
 		}
 		gone, there := changes(c.Old, c.New, f)
@@ -150,7 +150,7 @@ func (a *Applier) Run(ctx context.Context) error {
 func (a *Applier) deleteUnanswered(conntrack Conntrack, lost unanswered) error {
 	families := map[nfnl.Family]bool{}
 	for d := range lost {
-		families[familyOf(d.addr.Addr())] = true
+		families[nfnl.FamilyOf(d.addr.Addr())] = true
 	}
 	var waiting []nfnl.Flow
 	var errs []error

@@ -107,13 +107,6 @@ func client(k nftables.Key) netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(addr), 40000)
 }
 
-func familyOf(k nftables.Key) nfnl.Family {
-	if k.Addr.Is6() {
-		return nfnl.IPv6
-	}
-	return nfnl.IPv4
-}
-
 // outcome is what all packets of a new connection meet in the kernel: one action, and the set of destinations.
 type outcome struct {
 	action     string
@@ -135,7 +128,7 @@ func send(k *nfnltest.Kernel, to nftables.Key) outcome {
 	for i, n := uint32(0), uint32(1); i < n; i++ {
 		p := nfnltest.Packet{Src: client(to), Dst: netip.AddrPortFrom(to.Addr, to.Port), Protocol: uint8(to.Protocol),
 			Random: func(of uint32) uint32 { n = of; return i }}
-		r := k.Run(familyOf(to), kernel.DefaultTable, "prerouting", p)
+		r := k.Run(nfnl.FamilyOf(to.Addr), kernel.DefaultTable, "prerouting", p)
 		if out.action != "" && out.action != r.Action {
 			return outcome{action: out.action + " or " + r.Action}
 		}
@@ -143,7 +136,7 @@ func send(k *nfnltest.Kernel, to nftables.Key) outcome {
 		if r.Action == "dnat" {
 			out.to = append(out.to, r.To)
 			p.Original, p.Dst = p.Dst, r.To
-			out.masquerade = k.Run(familyOf(to), kernel.DefaultTable, "postrouting", p).Action == "snat"
+			out.masquerade = k.Run(nfnl.FamilyOf(to.Addr), kernel.DefaultTable, "postrouting", p).Action == "snat"
 		}
 	}
 	slices.SortFunc(out.to, netip.AddrPort.Compare)
