@@ -32,11 +32,23 @@ func upstreamServer(t testing.TB, handle func(w mdns.ResponseWriter, q *mdns.Msg
 		handle(w, q)
 	})
 	for _, s := range []*mdns.Server{{PacketConn: pc, Handler: counted}, {Listener: l, Handler: counted}} {
-		done := make(chan error)
-		go func() { done <- s.ActivateAndServe() }()
-		t.Cleanup(func() { s.Shutdown(); <-done })
+		serve(t, s)
 	}
 	return r
+}
+
+// serve runs s until the test ends. It returns when s has started: a Shutdown before that is an error, and s would then serve for ever.
+func serve(t testing.TB, s *mdns.Server) {
+	t.Helper()
+	started, done := make(chan bool), make(chan error, 1)
+	s.NotifyStartedFunc = func() { close(started) }
+	go func() { done <- s.ActivateAndServe() }()
+	select {
+	case <-started:
+	case err := <-done:
+		t.Fatalf("the upstream does not start: %v", err)
+	}
+	t.Cleanup(func() { s.Shutdown(); <-done })
 }
 
 // answering replies with one A record.

@@ -53,10 +53,7 @@ func startSecureUpstream(t *testing.T) *secureUpstream {
 	}
 	u := &secureUpstream{Listener: l, addr: l.Addr().(*net.TCPAddr).AddrPort(), roots: x509.NewCertPool()}
 	u.roots.AddCert(web.Certificate())
-	s := &mdns.Server{Listener: tls.NewListener(u, &tls.Config{Certificates: web.TLS.Certificates}), Handler: mdns.HandlerFunc(answering("192.0.2.1", 60))}
-	done := make(chan error)
-	go func() { done <- s.ActivateAndServe() }()
-	t.Cleanup(func() { s.Shutdown(); <-done })
+	serve(t, &mdns.Server{Listener: tls.NewListener(u, &tls.Config{Certificates: web.TLS.Certificates}), Handler: mdns.HandlerFunc(answering("192.0.2.1", 60))})
 	return u
 }
 
