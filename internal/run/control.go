@@ -131,7 +131,8 @@ func (u *instanceRun) imageNames(context.Context) ([]string, error) {
 	return names, err
 }
 
-// load keeps an archive that comes over the socket in a file, because an archive is read more than once.
+// load keeps an archive that comes over the socket in a file, because an archive is read more than once. Pods that wait
+// for what it holds start.
 func (u *instanceRun) load(ctx context.Context, r io.Reader) (names []string, err error) {
 	f, err := os.CreateTemp(u.inst.StateDir, "image-*.tar")
 	if err != nil {
@@ -145,6 +146,9 @@ func (u *instanceRun) load(ctx context.Context, r io.Reader) (names []string, er
 	list, err := u.store.Load(ctx, f.Name())
 	for _, i := range list {
 		names = append(names, i.Ref)
+	}
+	for _, a := range u.agents {
+		a.kubelet.ImagesLoaded(names)
 	}
 	return names, err
 }

@@ -101,8 +101,11 @@ func hasTag(image string) bool {
 	return false
 }
 
+// pullKey is what the back-off of a pull is kept by.
+func pullKey(pod *v1.Pod, c *v1.Container) string { return string(pod.UID) + "_" + c.Image }
+
 func (k *Kubelet) pull(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *cri.PodSandboxConfig, name, repository string) (string, error) {
-	key := fmt.Sprintf("%s_%s", pod.UID, name)
+	key := pullKey(pod, c)
 	if k.puller.backOff.IsInBackOffSinceUpdate(key, time.Now()) {
 		message := fmt.Sprintf("Back-off pulling image %q", c.Image)
 		k.event(pod, c, v1.EventTypeNormal, events.BackOffPullImage, message)
@@ -215,4 +218,12 @@ func (p *puller) succeed(key string) {
 	defer p.mu.Unlock()
 	delete(p.last, key)
 	p.backOff.GC()
+}
+
+// forget ends a back-off.
+func (p *puller) forget(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.last, key)
+	p.backOff.DeleteEntry(key)
 }

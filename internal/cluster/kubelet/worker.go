@@ -38,6 +38,7 @@ type worker struct {
 	grant  *grant             // what the node has promised; nil before it is known
 	excess string             // what it uses too much of: see overuse
 	stale  bool               // an object that its volumes show has changed
+	loaded []string           // images that were loaded: see takeLoaded
 	cut    context.CancelFunc // ends the sync under way, when the pod is to be deleted
 
 	pod      *v1.Pod // what the goroutine works by
@@ -171,6 +172,7 @@ func (w *worker) sync(ctx context.Context) (next time.Duration, err error) {
 	if err := w.mountVolumes(ctx, runtime); err != nil {
 		return 0, err
 	}
+	w.takeLoaded()
 	todo := plan(w.pod, runtime, w.k.monitor.State)
 	next, err = w.do(ctx, runtime, todo)
 	if again > 0 {

@@ -373,3 +373,23 @@ func TestAPodDeletedBeforeItBeganFailsAndGoes(t *testing.T) {
 		}
 	})
 }
+
+func TestAPodWhoseImageIsLoadedStartsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := simple(v1.RestartPolicyAlways)
+		pod.Spec.Containers[0].Image = "late"
+		b := newBench(t, pod, 1)
+		b.start()
+		defer b.stop()
+		time.Sleep(5 * time.Minute)
+		pulls := b.images.Pulls()
+		b.images.Publish("late:latest")
+		b.k.ImagesLoaded([]string{"docker.io/library/other:latest"})
+		time.Sleep(time.Second)
+		if n := b.images.Pulls(); n != pulls || b.running() {
+			t.Errorf("another image was loaded, and it was pulled %d times more", n-pulls)
+		}
+		b.k.ImagesLoaded([]string{"docker.io/library/late:latest"})
+		b.within(time.Second, "running", b.running)
+	})
+}
