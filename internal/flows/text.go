@@ -61,6 +61,9 @@ func (t *Text) Print(f Flow) error {
 	return t.line(r)
 }
 
+// Empty reports whether nothing was printed or is held back.
+func (t *Text) Empty() bool { return !t.begun && len(t.held) == 0 }
+
 // Flush prints the header, if it is not out yet, and what is held back. A watch begins with it.
 func (t *Text) Flush() error {
 	if !t.begun {

@@ -54,10 +54,27 @@ func (u *instanceRun) flows(ctx context.Context, q web.Query, pods *kube.Pods, w
 			return err
 		}
 	}
-	if p.text != nil {
-		return p.text.Flush()
+	switch {
+	case p.text == nil:
+		return nil
+	case p.text.Empty():
+		_, err := fmt.Fprintln(w, noFlows(snapshot.Service(only)))
+		return err
 	}
-	return nil
+	return p.text.Flush()
+}
+
+// noFlows says in words that a list is empty; svc is nil where all Services were asked for.
+func noFlows(svc *model.Service) string {
+	switch {
+	case svc == nil:
+		return "no connection to a Service is open or remembered"
+	case svc.Headless:
+		return svc.Name.String() + " is headless: clients connect to its pods, and no connection passes it"
+	case svc.Type == model.TypeExternalName:
+		return svc.Name.String() + " is a name for " + svc.ExternalName + ": no connection passes it"
+	}
+	return "no connection to " + svc.Name.String() + " is open or remembered"
 }
 
 // serviceAsked is the Service of a selector: svc/NAME, svc/NAMESPACE/NAME, NAMESPACE/NAME or NAME. The zero name is all.
