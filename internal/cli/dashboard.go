@@ -39,9 +39,7 @@ func dashboardCommand(o *options) *cobra.Command {
 			url := "http://" + l.Addr().String() + secret + "/"
 			fmt.Fprintf(c.OutOrStdout(), "%s\n", url)
 			if !urlOnly {
-				if err := open(c, url); err != nil {
-					fmt.Fprintln(c.ErrOrStderr(), err)
-				}
+				open(c, url)
 			}
 			return servePage(c.Context(), l, http.StripPrefix(secret, client.Page()))
 		},

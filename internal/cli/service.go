@@ -33,10 +33,10 @@ func serviceCommand(o *options) *cobra.Command {
 			for _, u := range urls {
 				fmt.Fprintln(c.OutOrStdout(), u)
 			}
-			if urlOnly {
-				return nil
+			if !urlOnly {
+				open(c, urls[0])
 			}
-			return open(c, urls[0])
+			return nil
 		},
 	}
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the Service")
@@ -45,16 +45,14 @@ func serviceCommand(o *options) *cobra.Command {
 }
 
 // open shows a URL. A machine without a browser is no error: the URL is printed already.
-func open(c *cobra.Command, url string) error {
+func open(c *cobra.Command, url string) {
 	program, err := exec.LookPath(browser)
-	if err != nil || !strings.HasPrefix(url, "http") {
-		fmt.Fprintf(c.ErrOrStderr(), "there is no browser for it on this machine (%s): open it where there is one\n", browser)
-		return nil
+	if err == nil && strings.HasPrefix(url, "http") {
+		cmd := exec.CommandContext(c.Context(), program, url)
+		cmd.Stdin, cmd.Stdout = c.InOrStdin(), c.OutOrStdout() // on stderr it lists the browsers that it has not found
+		if err = cmd.Run(); err == nil {
+			return
+		}
 	}
-	cmd := exec.CommandContext(c.Context(), program, url)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr()
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("open %s yourself: %s: %w", url, browser, err)
-	}
-	return nil
+	fmt.Fprintf(c.ErrOrStderr(), "there is no browser for it on this machine (%s): open it where there is one\n", browser)
 }

@@ -55,6 +55,8 @@ func (p *Plan) Explain(host, path string, https bool) Explanation {
 		e.Outcome, e.Advice = fmt.Sprintf("error 503 by %s", e.Route), []string{e.Pool.Problem}
 	case len(e.Pool.Backends) == 0:
 		e.Outcome = fmt.Sprintf("error 503 by %s: no backend is ready", e.Route)
+	case len(e.Pool.Backends) == 1:
+		e.Outcome = fmt.Sprintf("forwarded by %s, to %s", e.Route, e.Pool.Backends[0].Addr)
 	default:
 		e.Outcome = fmt.Sprintf("forwarded by %s, to one of %d backends", e.Route, len(e.Pool.Backends))
 	}

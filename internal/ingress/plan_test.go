@@ -229,7 +229,7 @@ func TestExplainSaysWhyNotTheOthers(t *testing.T) {
 		"www.foo.com Prefix /a/b deep", "www.foo.com Prefix /a a", "www.foo.com Exact /a/b/c exact", "www.foo.com Prefix /z z", "*.foo.com Prefix / wild", "default rest")
 	p := New(snapshot(i, newIngress(t, "b", "(any) Prefix / any")))
 	got := p.Explain("www.foo.com", "/a/b/c/d", false).String()
-	want := `forwarded by prefix /a/b -> default/deep:80 (Ingress default/a), to one of 1 backends
+	want := `forwarded by prefix /a/b -> default/deep:80 (Ingress default/a), to 10.244.1.5:8080
   not host *.foo.com: the name itself comes before a wildcard
   not rules without a host: host www.foo.com has rules of its own
   not exact /a/b/c -> default/exact:80 (Ingress default/a): not the whole path
