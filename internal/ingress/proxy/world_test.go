@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -38,19 +39,23 @@ type world struct {
 
 var loopback = netip.MustParseAddr("127.0.0.1")
 
-// freePorts are two that nobody has now.
+// freePorts are two that nobody has now. They are below those that the kernel gives to clients and to listeners that
+// name no port, so they stay free until the server listens.
 func freePorts(t testing.TB) Ports {
 	t.Helper()
-	var ports [2]uint16
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	var ports []uint16
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close() // when both are known, so that they differ
-		ports[i] = netip.MustParseAddrPort(l.Addr().String()).Port()
+		if ports = append(ports, netip.MustParseAddrPort(l.Addr().String()).Port()); len(ports) == 2 {
+			return Ports{ports[0], ports[1]}
+		}
 	}
-	return Ports{ports[0], ports[1]}
+	t.Fatal("no two ports are free")
+	return Ports{}
 }
 
 func start(t testing.TB, change func(*Config)) *world {
