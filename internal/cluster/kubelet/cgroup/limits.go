@@ -53,6 +53,79 @@ func (l Limits) version1() []setting {
 	}
 }
 
+// Get reads the limits of the cgroup at path, as far as hierarchies have the controllers. CPUShares that version 2 has
+// rounded come back as the smallest that round to the same. Its error wraps fs.ErrNotExist where there is no cgroup.
+func Get(path string) (Limits, error) {
+	roots, err := hierarchies()
+	if err != nil {
+		return Limits{}, fmt.Errorf("finding cgroup hierarchies: %w", err)
+	}
+	var l Limits
+	for _, root := range roots {
+		files := l.version1()
+		if root.version2 {
+			files = l.version2()
+		}
+		for _, f := range files {
+			if !root.controls(f.file) {
+				continue
+			}
+			content, err := os.ReadFile(filepath.Join(root.root, path, f.file))
+			if err == nil {
+				err = l.parse(setting{f.file, strings.TrimSpace(string(content))})
+			}
+			if err != nil {
+				return Limits{}, fmt.Errorf("reading the limits of cgroup %s: %w", path, err)
+			}
+		}
+	}
+	return l, nil
+}
+
+// parse takes over what a control file says.
+func (l *Limits) parse(s setting) (err error) {
+	number := func(word string) (n int64) {
+		if word == "max" {
+			return 0
+		}
+		n, parseErr := strconv.ParseInt(word, 10, 64)
+		err = errors.Join(err, parseErr)
+		return max(n, 0)
+	}
+	switch s.file {
+	case "cpu.shares":
+		l.CPUShares = uint64(number(s.value))
+	case "cpu.weight":
+		l.CPUShares = uint64(2 + ((number(s.value)-1)*262142+9998)/9999)
+	case "cpu.cfs_period_us":
+		l.CPUPeriod = uint64(number(s.value))
+	case "cpu.cfs_quota_us":
+		l.CPUQuota = number(s.value)
+	case "cpu.max":
+		quota, period, _ := strings.Cut(s.value, " ")
+		l.CPUQuota, l.CPUPeriod = number(quota), uint64(number(period))
+	case "memory.limit_in_bytes", "memory.max":
+		if l.Memory = number(s.value); l.Memory > 1<<60 { // version 1 has no word for none
+			l.Memory = 0
+		}
+	}
+	return err
+}
+
+// Raised is l with each limit raised to that of other where this is higher. Both are of one CPUPeriod.
+func (l Limits) Raised(other Limits) Limits {
+	higher := func(a, b int64) int64 {
+		if a <= 0 || b <= 0 {
+			return 0
+		}
+		return max(a, b)
+	}
+	return Limits{
+		CPUShares: max(l.CPUShares, other.CPUShares), CPUPeriod: other.CPUPeriod,
+		CPUQuota: higher(l.CPUQuota, other.CPUQuota), Memory: higher(l.Memory, other.Memory),
+	}
+}
+
 func orMinus(n int64) int64 {
 	if n <= 0 {
 		return -1

@@ -5,6 +5,7 @@ package cgroup
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -32,6 +33,10 @@ func TestLimitsReachTheKernel(t *testing.T) {
 	} {
 		if err := Set(path, c.limits); err != nil {
 			t.Fatal(err)
+		}
+		if got, err := Get(path); err != nil || got.version1()[0] != c.limits.version1()[0] && got.version2()[0] != c.limits.version2()[0] ||
+			got.CPUQuota != c.limits.CPUQuota || got.CPUPeriod != c.limits.CPUPeriod || got.Memory != c.limits.Memory {
+			t.Errorf("read back: %+v (%v), want %+v", got, err, c.limits)
 		}
 		roots, err := hierarchies()
 		if err != nil {
@@ -83,6 +88,46 @@ func TestVersion2HandsControllersDown(t *testing.T) {
 	} {
 		if got, err := os.ReadFile(filepath.Join(h.root, file)); err != nil || string(got) != want {
 			t.Errorf("%s: %q (%v), want %q", file, got, err, want)
+		}
+	}
+}
+
+func TestWhatVersion2SaysIsWhatItWasGiven(t *testing.T) {
+	for shares := uint64(2); shares <= 262144; shares += 13 {
+		given := Limits{CPUShares: shares, CPUQuota: 80_000, CPUPeriod: 100_000, Memory: 64 << 20}
+		if shares%2 == 0 {
+			given.CPUQuota, given.Memory = 0, 0
+		}
+		var read Limits
+		for _, s := range given.version2() {
+			if err := read.parse(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !slices.Equal(read.version2(), given.version2()) || read.CPUShares > shares {
+			t.Fatalf("given %+v, read %+v", given, read)
+		}
+	}
+}
+
+func TestAControlFileOfWordsIsAnError(t *testing.T) {
+	for _, file := range []string{"cpu.shares", "cpu.weight", "cpu.max", "memory.max", "memory.limit_in_bytes"} {
+		if err := new(Limits).parse(setting{file, "much"}); err == nil {
+			t.Errorf("%s of much is fine", file)
+		}
+	}
+}
+
+func TestNoLimitIsTheHighest(t *testing.T) {
+	small := Limits{CPUShares: 2, CPUQuota: 50_000, CPUPeriod: 100_000, Memory: 1 << 20}
+	large := Limits{CPUShares: 4, CPUQuota: 60_000, CPUPeriod: 100_000, Memory: 2 << 20}
+	none := Limits{CPUShares: 4, CPUPeriod: 100_000}
+	for _, c := range []struct{ a, b, want Limits }{{small, large, large}, {small, small, small}, {small, none, none}, {large, none, none}} {
+		if got := c.a.Raised(c.b); got != c.want {
+			t.Errorf("%+v raised to %+v is %+v", c.a, c.b, got)
+		}
+		if got := c.b.Raised(c.a); got != c.want {
+			t.Errorf("%+v raised to %+v is %+v", c.b, c.a, got)
 		}
 	}
 }
