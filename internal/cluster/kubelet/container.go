@@ -160,7 +160,7 @@ func (k *Kubelet) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contai
 		Linux: &cri.LinuxContainerConfig{Resources: k.resources(pod, c), SecurityContext: security},
 	}
 	config.Labels[kubelettypes.KubernetesContainerNameLabel] = c.Name
-	if err := noteResources(config, c); err != nil {
+	if err := noteResources(config, containerResources(pod, c)); err != nil {
 		return nil, err
 	}
 	if err := target(pod, c, p.status, security.NamespaceOptions); err != nil {

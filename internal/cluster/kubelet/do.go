@@ -37,7 +37,7 @@ func (w *worker) do(ctx context.Context, runtime *kubecontainer.PodStatus, a act
 			return 0, err
 		}
 	}
-	if len(a.resize) > 0 {
+	if len(a.resize) > 0 || a.limits {
 		next = w.applyResize(ctx, a.resize)
 	}
 	if len(a.start) == 0 && !a.createSandbox {
@@ -92,13 +92,15 @@ func (w *worker) sandbox(ctx context.Context, runtime *kubecontainer.PodStatus, 
 	}
 	p := place{sandboxID: a.sandboxID, sandbox: config, ips: runtime.IPs, volumes: w.volumes, status: runtime}
 	if !a.createSandbox {
-		if err := w.k.setLimits(w.pod); err != nil { // lowered below what another container of the pod still has
-			w.k.cfg.Log.Warn("the pod's limits stay as they are", "pod", podFormat(w.pod), "err", err)
+		if w.podResized() { // and cannot be yet; what is to start may need more all the same
+			if err := w.raiseLimits(); err != nil {
+				w.k.cfg.Log.Warn("the pod's limits stay as they are", "pod", podFormat(w.pod), "err", err)
+			}
 		}
 		return p, nil
 	}
 	ctx = context.WithoutCancel(ctx) // half a sandbox is more trouble than a whole one
-	if err := w.k.setLimits(w.pod); err != nil {
+	if err := w.giveLimits(); err != nil {
 		w.k.podEvent(w.pod, v1.EventTypeWarning, events.FailedToCreatePodContainer, "unable to ensure pod container exists: "+err.Error())
 		return place{}, err
 	}

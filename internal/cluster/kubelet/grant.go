@@ -19,7 +19,8 @@ import (
 
 // grant is what the node has promised a pod, and what its containers have of it by now. Both differ from the
 // specification while a resize (the subresource resize) is under way or cannot be. It is kept in the pod's folder, from
-// the first resize on. Once made, the promise is not changed but replaced.
+// the first resize on; of a pod with resources of its own from the start, because its containers do not tell those.
+// Once made, the promise is not changed but replaced.
 type grant struct {
 	Pod        *v1.ResourceRequirements           `json:"pod,omitempty"`
 	Containers map[string]v1.ResourceRequirements `json:"containers"`
@@ -73,28 +74,38 @@ func (k *Kubelet) grantFile(id identity) string {
 	return filepath.Join(k.volumes.PodDir(id.uid), "resources.json")
 }
 
-// loadGrant reads what an earlier life has promised. Where it has written nothing containers that run tell: the pod was
-// never resized, or asked for it while nobody was here.
+// loadGrant reads what an earlier life has promised.
 func (w *worker) loadGrant(runtime *kubecontainer.PodStatus) error {
 	data, err := os.ReadFile(w.k.grantFile(w.id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return w.firstGrant(runtime)
+	}
 	g := new(grant)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		g = granted(w.newestPod(), nil)
-		for _, s := range runtime.ActiveContainerStatuses {
-			if _, ok := g.Containers[s.Name]; ok && s.State == kubecontainer.ContainerStateRunning && s.Resources != nil {
-				g.Containers[s.Name] = madeRequirements(s.Resources, g.Containers[s.Name])
-			}
-		}
-	case err == nil:
+	if err == nil {
 		err = json.Unmarshal(data, g)
-		fallthrough
-	default:
-		if err != nil {
-			return fmt.Errorf("reading what the pod was granted: %w", err)
-		}
+	}
+	if err != nil {
+		return fmt.Errorf("reading what the pod was granted: %w", err)
 	}
 	w.setGrant(g)
+	return nil
+}
+
+// firstGrant is the promise where none was written. Containers that run tell it: the pod was never resized, or asked for
+// it while nobody was here. So its cgroup has what was promised, and the pod had no resources of its own.
+func (w *worker) firstGrant(runtime *kubecontainer.PodStatus) error {
+	g := granted(w.newestPod(), nil)
+	for _, s := range runtime.ActiveContainerStatuses {
+		if _, ok := g.Containers[s.Name]; ok && s.State == kubecontainer.ContainerStateRunning && s.Resources != nil {
+			g.Containers[s.Name] = madeRequirements(s.Resources, g.Containers[s.Name])
+			g.Pod = nil
+		}
+	}
+	if g.Pod != nil {
+		return w.saveGrant(g)
+	}
+	w.setGrant(g)
+	w.given = podResources(w.pod)
 	return nil
 }
 
@@ -146,7 +157,7 @@ func (w *worker) noteApplied(runtime *kubecontainer.PodStatus) {
 	}
 	for _, s := range runtime.ContainerStatuses {
 		if r, ok := w.grant.Applied[s.ID.ID]; ok {
-			s.Resources = containerResources(r)
+			s.Resources = quantities(r)
 		}
 	}
 }

@@ -118,6 +118,7 @@ type Kubelet struct {
 	statics  *statics
 
 	limit     func(cgroup string, l cgroup.Limits) error // cgroup.Set
+	limited   func(cgroup string) (cgroup.Limits, error) // cgroup.Get
 	used      func(cgroup string) (cgroup.Usage, error)  // cgroup.Meter's
 	admission admission
 	admitting sync.Mutex
@@ -160,7 +161,7 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, fmt.Errorf("kubelet: %w", err)
 	}
 	k := &Kubelet{
-		cfg: cfg, capacity: capacity, begun: time.Now(), admission: admission, limit: cgroup.Set, used: meter.Read,
+		cfg: cfg, capacity: capacity, begun: time.Now(), admission: admission, limit: cgroup.Set, limited: cgroup.Get, used: meter.Read,
 		registered: make(chan struct{}), leavingSet: make(chan struct{}, 1), workers: make(map[types.UID]*worker),
 		puller: newPuller(), restarts: flowcontrol.NewBackOff(backOffBase, backOffLimit),
 		statuses: newStatusWriter(cfg.Client, cfg.Log), tokens: newTokens(cfg.Client), watcher: newWatcher(),

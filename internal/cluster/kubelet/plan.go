@@ -23,6 +23,7 @@ type actions struct {
 	kill          []killAction
 	start         []startAction // in this order
 	resize        []resizeAction
+	limits        bool // of the pod's own cgroup are to change
 }
 
 // resizeAction gives a container that runs other resources.
@@ -162,7 +163,7 @@ func planContainer(pod *v1.Pod, c *v1.Container, status *kubecontainer.PodStatus
 	}
 	message, reason, changed := wrong(c, s, probes, "Container")
 	if message == "" {
-		differs, restart := resized(c, s)
+		differs, restart := resized(pod, c, s)
 		if differs && !restart {
 			a.resize = append(a.resize, resizeAction{c, s})
 		}
@@ -264,7 +265,7 @@ func planInitContainer(pod *v1.Pod, c *v1.Container, s *kubecontainer.Status, st
 		state, ok := probes(s.ID.ID)
 		done = ok && state.Started // whatever its liveness
 		message, reason, _ := wrong(c, s, probes, "Init container")
-		if differs, restart := resized(c, s); message == "" && restart {
+		if differs, restart := resized(pod, c, s); message == "" && restart {
 			message = fmt.Sprintf("Init container %s resize requires restart", c.Name)
 		} else if message == "" && differs {
 			a.resize = append(a.resize, resizeAction{c, s})

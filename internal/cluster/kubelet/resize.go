@@ -10,10 +10,12 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 	"k8s.io/kubernetes/pkg/kubelet/events"
 )
@@ -24,7 +26,7 @@ const resizeRetry = 5 * time.Second
 // resizing is what keeps a resize from being done.
 type resizing struct {
 	pending *pendingResize // the node does not grant it
-	failure string         // it is granted, and this is why containers do not have it yet
+	failure string         // it is granted, and this is why the pod or a container does not have it yet
 }
 
 type pendingResize struct {
@@ -33,8 +35,8 @@ type pendingResize struct {
 }
 
 // noteResources notes on a container what it is made with.
-func noteResources(config *cri.ContainerConfig, c *v1.Container) error {
-	note, err := json.Marshal(c.Resources)
+func noteResources(config *cri.ContainerConfig, r v1.ResourceRequirements) error {
+	note, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("noting resources: %w", err)
 	}
@@ -48,10 +50,10 @@ func madeWith(note string) *kubecontainer.ContainerResources {
 	if note == "" || json.Unmarshal([]byte(note), &r) != nil {
 		return nil
 	}
-	return containerResources(r)
+	return quantities(r)
 }
 
-func containerResources(r v1.ResourceRequirements) *kubecontainer.ContainerResources {
+func quantities(r v1.ResourceRequirements) *kubecontainer.ContainerResources {
 	return &kubecontainer.ContainerResources{
 		CPURequest: quantity(r.Requests, v1.ResourceCPU), CPULimit: quantity(r.Limits, v1.ResourceCPU),
 		MemoryRequest: quantity(r.Requests, v1.ResourceMemory), MemoryLimit: quantity(r.Limits, v1.ResourceMemory),
@@ -78,6 +80,19 @@ func madeRequirements(made *kubecontainer.ContainerResources, r v1.ResourceRequi
 	return r
 }
 
+// actual are a container's own resources as it runs with them. A limit of the pod's shows there where the container has
+// another of its own, as by Kubernetes' kubelet.
+func actual(c *v1.Container, s *kubecontainer.Status) *v1.ResourceRequirements {
+	if s.State != kubecontainer.ContainerStateRunning || s.Resources == nil {
+		return c.Resources.DeepCopy()
+	}
+	r := madeRequirements(s.Resources, c.Resources)
+	if len(c.Resources.Limits) == 0 {
+		r.Limits = nil
+	}
+	return &r
+}
+
 func quantity(list v1.ResourceList, name v1.ResourceName) *resource.Quantity {
 	if q, ok := list[name]; ok {
 		return &q
@@ -87,10 +102,11 @@ func quantity(list v1.ResourceList, name v1.ResourceName) *resource.Quantity {
 
 // resized reports whether a container runs with other resources than it is to have, and whether it must be started
 // anew for it.
-func resized(c *v1.Container, s *kubecontainer.Status) (differs, restart bool) {
+func resized(pod *v1.Pod, c *v1.Container, s *kubecontainer.Status) (differs, restart bool) {
 	if s.State != kubecontainer.ContainerStateRunning || s.Resources == nil {
 		return false, false
 	}
+	wanted := containerResources(pod, c)
 	compare := func(list v1.ResourceList, name v1.ResourceName, made *resource.Quantity) {
 		now := quantity(list, name)
 		if (now == nil) == (made == nil) && (now == nil || now.Cmp(*made) == 0) {
@@ -101,10 +117,10 @@ func resized(c *v1.Container, s *kubecontainer.Status) (differs, restart bool) {
 			restart = restart || policy.ResourceName == name && policy.RestartPolicy == v1.RestartContainer
 		}
 	}
-	compare(c.Resources.Requests, v1.ResourceCPU, s.Resources.CPURequest)
-	compare(c.Resources.Limits, v1.ResourceCPU, s.Resources.CPULimit)
-	compare(c.Resources.Requests, v1.ResourceMemory, s.Resources.MemoryRequest)
-	compare(c.Resources.Limits, v1.ResourceMemory, s.Resources.MemoryLimit)
+	compare(wanted.Requests, v1.ResourceCPU, s.Resources.CPURequest)
+	compare(wanted.Limits, v1.ResourceCPU, s.Resources.CPULimit)
+	compare(wanted.Requests, v1.ResourceMemory, s.Resources.MemoryRequest)
+	compare(wanted.Limits, v1.ResourceMemory, s.Resources.MemoryLimit)
 	return differs, restart
 }
 
@@ -183,55 +199,109 @@ func (w *worker) judgeResize(ctx context.Context, want *v1.Pod) (reason, message
 	return "", "", nil
 }
 
-// applyResize gives containers that run what they are granted (doPodResizeAction of pkg/kubelet/kuberuntime). What it
-// cannot do shows in the pod's status, and is tried again.
+// podResized reports whether the pod's cgroup has other limits than the pod is promised, or may have.
+func (w *worker) podResized() bool {
+	return w.given == nil || !apiequality.Semantic.DeepEqual(w.given, podResources(w.pod))
+}
+
+// giveLimits gives the pod's cgroup what the pod is promised.
+func (w *worker) giveLimits() error {
+	if err := w.k.limit(w.k.cgroup(w.id), podLimits(w.pod)); err != nil {
+		return err
+	}
+	w.given = podResources(w.pod)
+	return nil
+}
+
+// raiseLimits gives the pod's cgroup more where the pod is promised more, so that its containers have room to grow.
+func (w *worker) raiseLimits() error {
+	path := w.k.cgroup(w.id)
+	has, err := w.k.limited(path)
+	if err != nil {
+		return err
+	}
+	if raised := has.Raised(podLimits(w.pod)); raised != has {
+		return w.k.limit(path, raised)
+	}
+	return nil
+}
+
+// applyResize gives the pod and its containers, while they run, what they are granted (doPodResizeAction of
+// pkg/kubelet/kuberuntime). What it cannot do shows in the pod's status, and is tried again.
 func (w *worker) applyResize(ctx context.Context, all []resizeAction) time.Duration {
-	err := w.k.tooSmall(w.pod, all)
+	// After a start of ours nobody knows what the pod's cgroup has: most likely all that was promised.
+	quiet := w.given == nil && len(all) == 0 && w.resizing.failure == ""
+	err := w.tooSmall(all)
 	if err == nil {
-		_ = w.k.setLimits(w.pod) // before containers grow; fails where they are to shrink first
-		for _, r := range all {
-			resources := &cri.ContainerResources{Linux: w.k.resources(w.pod, r.container)}
-			if err = w.k.cfg.Runtime.UpdateContainerResources(ctx, r.status.ID.ID, resources); err == nil {
-				err = w.applied(r.status.ID.ID, r.container.Resources)
-			}
-			if err != nil {
-				break
-			}
-		}
+		err = w.raiseLimits()
 	}
 	if err == nil {
-		err = w.k.setLimits(w.pod)
+		err = w.updateContainers(ctx, all)
 	}
 	if err == nil {
-		w.resizing.failure = ""
+		err = w.giveLimits()
+	}
+	switch {
+	case err == nil && !quiet:
 		w.k.podEvent(w.pod, v1.EventTypeNormal, events.ResizeCompleted, events.PodResizeCompletedMsg(klog.Logger{}, w.pod, w.pod.Generation))
+		fallthrough
+	case err == nil:
+		w.resizing.failure = ""
 		return 0
-	}
-	if w.resizing.failure != err.Error() {
+	case w.resizing.failure != err.Error():
 		w.k.podEvent(w.pod, v1.EventTypeWarning, events.ResizeError, events.PodResizeErrorMsg(klog.Logger{}, w.pod, w.pod.Generation, err.Error()))
 	}
 	w.resizing.failure = err.Error()
 	return resizeRetry
 }
 
-// tooSmall refuses a limit of memory below what a container uses now: the kernel would kill it.
-func (k *Kubelet) tooSmall(pod *v1.Pod, all []resizeAction) error {
-	var errs []error
+// updateContainers gives containers what they are to have.
+func (w *worker) updateContainers(ctx context.Context, all []resizeAction) error {
 	for _, r := range all {
-		limit := limit(pod, r.container, v1.ResourceMemory)
+		resources := &cri.ContainerResources{Linux: w.k.resources(w.pod, r.container)}
+		if err := w.k.cfg.Runtime.UpdateContainerResources(ctx, r.status.ID.ID, resources); err != nil {
+			return err
+		}
+		if err := w.applied(r.status.ID.ID, containerResources(w.pod, r.container)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tooSmall refuses a limit of memory below what the pod or a container uses now: the kernel would kill for it.
+func (w *worker) tooSmall(all []resizeAction) error {
+	path := w.k.cgroup(w.id)
+	has, err := w.k.limited(path)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	if limit := podLimits(w.pod).Memory; limit > 0 && (has.Memory <= 0 || limit < has.Memory) {
+		errs = append(errs, w.k.fits("pod", path, limit))
+	}
+	for _, r := range all {
+		wanted := containerResources(w.pod, r.container)
+		limit := wanted.Limits.Memory()
 		if old := r.status.Resources.MemoryLimit; limit.IsZero() || old != nil && limit.Cmp(*old) >= 0 {
 			continue
 		}
-		use, err := k.used(k.cgroup(identify(pod)) + "/" + r.status.ID.ID)
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("missing container %q memory usage: %w", r.container.Name, err))
-		case use.Memory >= uint64(limit.Value()):
-			errs = append(errs, fmt.Errorf("attempting to set container %q memory limit (%d) below current usage (%d)", r.container.Name, limit.Value(), use.Memory))
-		}
+		errs = append(errs, w.k.fits(fmt.Sprintf("container %q", r.container.Name), path+"/"+r.status.ID.ID, limit.Value()))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("cannot decrease memory limits: %w", err)
+	}
+	return nil
+}
+
+// fits refuses a limit of memory below what a cgroup uses, also where nobody knows that.
+func (k *Kubelet) fits(what, cgroup string, limit int64) error {
+	use, err := k.used(cgroup)
+	switch {
+	case err != nil:
+		return fmt.Errorf("missing %s memory usage: %w", what, err)
+	case use.Memory >= uint64(limit):
+		return fmt.Errorf("attempting to set %s memory limit (%d) below current usage (%d)", what, limit, use.Memory)
 	}
 	return nil
 }
@@ -243,18 +313,39 @@ func (r report) resizeConditions() (all []v1.PodCondition) {
 			Type: v1.PodResizePending, Status: v1.ConditionTrue, Reason: p.reason, Message: p.message, ObservedGeneration: p.generation,
 		})
 	}
-	for _, s := range r.runtime.ActiveContainerStatuses {
-		c := kubecontainer.GetContainerSpec(r.pod, s.Name)
-		if c == nil {
-			continue
+	if r.resizes() {
+		progress := v1.PodCondition{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue, ObservedGeneration: r.pod.Generation}
+		if r.resizing.failure != "" {
+			progress.Reason, progress.Message = v1.PodReasonError, r.resizing.failure
 		}
-		if differs, _ := resized(c, s); differs {
-			progress := v1.PodCondition{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue, ObservedGeneration: r.pod.Generation}
-			if r.resizing.failure != "" {
-				progress.Reason, progress.Message = v1.PodReasonError, r.resizing.failure
-			}
-			return append(all, progress)
-		}
+		all = append(all, progress)
 	}
 	return all
+}
+
+// resizes reports whether the pod or a container that runs does not have yet what it is promised.
+func (r report) resizes() bool {
+	for _, c := range resizable(r.pod) {
+		if s := r.runtime.FindContainerStatusByName(c.Name); s != nil {
+			if differs, _ := resized(r.pod, c, s); differs {
+				return true
+			}
+		}
+	}
+	if r.given == nil { // as it was told before, until it is known
+		_, before := podutil.GetPodConditionFromList(r.old.Conditions, v1.PodResizeInProgress)
+		return before != nil || r.resizing.failure != ""
+	}
+	return !apiequality.Semantic.DeepEqual(r.given, r.promised)
+}
+
+// podResources are what the pod's cgroup has and, of a pod without one, is to have.
+func (r report) podResources() *v1.ResourceRequirements {
+	switch {
+	case r.given != nil:
+		return r.given
+	case r.old.Resources != nil: // as it was told before, until it is known
+		return r.old.Resources
+	}
+	return r.promised
 }

@@ -4,19 +4,19 @@ package kubelet
 
 import (
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/cm"
 	"k8s.io/kubernetes/pkg/kubelet/qos"
+	kubeletutil "k8s.io/kubernetes/pkg/kubelet/util"
 
 	"minato/internal/cluster/kubelet/cgroup"
 )
 
-// setLimits gives the pod's own cgroup what its containers get together. Without it all pods would weigh the same,
-// whatever they ask for.
-func (k *Kubelet) setLimits(pod *v1.Pod) error {
+// podLimits are those of the pod's own cgroup: what its containers get together. Without them all pods would weigh the
+// same, whatever they ask for.
+func podLimits(pod *v1.Pod) cgroup.Limits {
 	c := cm.ResourceConfigForPod(pod, true, cm.QuotaPeriod, false, kubeletconfig.NoneMemoryReservationPolicy)
 	l := cgroup.Limits{CPUShares: cm.MinShares, CPUPeriod: cm.QuotaPeriod}
 	if c.CPUShares != nil {
@@ -28,33 +28,51 @@ func (k *Kubelet) setLimits(pod *v1.Pod) error {
 	if c.Memory != nil {
 		l.Memory = *c.Memory
 	}
-	return k.limit(k.cgroup(identify(pod)), l)
+	return l
+}
+
+// podResources are podLimits in the terms of the API: the pod's own resources or, where it has none, those of its
+// containers together. A limit of only some containers is none.
+func podResources(pod *v1.Pod) *v1.ResourceRequirements {
+	r := &v1.ResourceRequirements{
+		Requests: resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{}),
+		Limits:   resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{}),
+	}
+	l := podLimits(pod)
+	if l.CPUQuota <= 0 {
+		delete(r.Limits, v1.ResourceCPU)
+	}
+	if l.Memory <= 0 {
+		delete(r.Limits, v1.ResourceMemory)
+	}
+	return r
+}
+
+// containerResources are what a container is to have: its own resources, and the pod's limits where it has none.
+func containerResources(pod *v1.Pod, c *v1.Container) v1.ResourceRequirements {
+	r := c.Resources
+	if pod.Spec.Resources != nil {
+		r.Limits = kubeletutil.GetLimits(&kubeletutil.ResourceOpts{PodResources: pod.Spec.Resources, ContainerResources: &c.Resources})
+	}
+	return r
 }
 
 // resources are a container's cgroup settings (generateLinuxContainerResources of pkg/kubelet/kuberuntime).
 func (k *Kubelet) resources(pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResources {
-	cpu, memory := limit(pod, c, v1.ResourceCPU), limit(pod, c, v1.ResourceMemory)
-	request, ok := c.Resources.Requests[v1.ResourceCPU]
+	has := containerResources(pod, c)
+	request, ok := has.Requests[v1.ResourceCPU]
 	if !ok {
-		request = cpu
+		request = *has.Limits.Cpu()
 	}
 	r := &cri.LinuxContainerResources{
 		CpuShares:          int64(cm.MilliCPUToShares(request.MilliValue())),
 		CpuPeriod:          cm.QuotaPeriod,
-		CpuQuota:           cm.MilliCPUToQuota(cpu.MilliValue(), cm.QuotaPeriod),
+		CpuQuota:           cm.MilliCPUToQuota(has.Limits.Cpu().MilliValue(), cm.QuotaPeriod),
 		OomScoreAdj:        int64(qos.GetContainerOOMScoreAdjust(pod, c, k.capacity.Memory().Value())),
-		MemoryLimitInBytes: memory.Value(),
+		MemoryLimitInBytes: has.Limits.Memory().Value(),
 	}
 	if cgroup.Unified() { // the whole container ends when one of its processes is killed for memory
 		r.Unified = map[string]string{"memory.oom.group": "1"}
 	}
 	return r
-}
-
-// limit is the container's own or, where it has none, the pod's.
-func limit(pod *v1.Pod, c *v1.Container, name v1.ResourceName) resource.Quantity {
-	if own, ok := c.Resources.Limits[name]; ok || !resourcehelper.IsPodLevelResourcesSet(pod) {
-		return own
-	}
-	return pod.Spec.Resources.Limits[name]
 }

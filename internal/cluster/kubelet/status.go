@@ -44,11 +44,14 @@ type report struct {
 	leaving bool     // the node is being stopped
 
 	resizing resizing
+	given    *v1.ResourceRequirements // what the pod's cgroup has; nil where nobody knows
+	promised *v1.ResourceRequirements // what it is to have; set by status
 }
 
 // status computes the status of a pod in the API (generateAPIPodStatus of pkg/kubelet). It is pure but for the time
 // in conditions that change.
 func (r report) status() v1.PodStatus {
+	r.promised = podResources(r.pod)
 	s := v1.PodStatus{
 		QOSClass:           qos.GetPodQOS(r.pod),
 		ObservedGeneration: r.pod.Generation,
@@ -78,6 +81,7 @@ func (r report) status() v1.PodStatus {
 	} else if s.Phase == r.old.Phase {
 		s.Reason, s.Message = r.old.Reason, r.old.Message
 	}
+	s.AllocatedResources, s.Resources = r.promised.Requests, r.podResources()
 	r.conditions(&s)
 	r.addresses(&s)
 	return s
@@ -225,11 +229,7 @@ func (r report) container(spec *v1.Container, old *v1.ContainerStatus, init bool
 	case old != nil:
 		status.LastTerminationState = old.LastTerminationState
 	}
-	status.AllocatedResources, status.Resources = spec.Resources.Requests, spec.Resources.DeepCopy()
-	if differs, _ := resized(spec, instances[0]); differs {
-		has := madeRequirements(instances[0].Resources, spec.Resources)
-		status.Resources = &has
-	}
+	status.AllocatedResources, status.Resources = spec.Resources.Requests, actual(spec, instances[0])
 	status.User = user(instances[0].User)
 	status.VolumeMounts = volumeMounts(spec)
 	return r.orWaiting(spec, status, init)

@@ -50,6 +50,7 @@ type worker struct {
 	shown    *v1.Pod   // whose labels and annotations the volumes show
 	retry    time.Duration
 	resizing resizing
+	given    *v1.ResourceRequirements // what the pod's cgroup has; nil where nobody knows
 }
 
 func newWorker(k *Kubelet, id identity) *worker {
@@ -174,6 +175,7 @@ func (w *worker) sync(ctx context.Context) (next time.Duration, err error) {
 	}
 	w.takeLoaded()
 	todo := plan(w.pod, runtime, w.k.monitor.State)
+	todo.limits = !todo.killPod && w.podResized()
 	next, err = w.do(ctx, runtime, todo)
 	if again > 0 {
 		next = earlier(next, again)
@@ -191,7 +193,7 @@ func (w *worker) sync(ctx context.Context) (next time.Duration, err error) {
 }
 
 func (a actions) changes() bool {
-	return a.killPod || a.createSandbox || len(a.kill)+len(a.start)+len(a.resize) > 0
+	return a.killPod || a.createSandbox || a.limits || len(a.kill)+len(a.start)+len(a.resize) > 0
 }
 
 // observe reads what the runtime has of the pod, and what its containers have been given since.
@@ -290,7 +292,7 @@ func (w *worker) newReport(runtime *kubecontainer.PodStatus) report {
 	}
 	return report{
 		pod: w.pod, old: old, runtime: runtime, waiting: w.waiting,
-		probes: w.k.monitor.State, hostIPs: w.k.cfg.Addresses, leaving: w.k.leaving.Load(), resizing: w.resizing,
+		probes: w.k.monitor.State, hostIPs: w.k.cfg.Addresses, leaving: w.k.leaving.Load(), resizing: w.resizing, given: w.given,
 	}
 }
 

@@ -5,6 +5,7 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -44,6 +45,7 @@ type bench struct {
 	client  *fake.Clientset
 	events  *told
 	limits  []cgroup.Limits // that the pod's cgroup was given
+	cgroups sync.Map        // of pods, by path: what the kernel would say
 	stop    func()
 	died    chan struct{} // closed when the kubelet is to die; nil for never
 }
@@ -81,7 +83,17 @@ func (b *bench) build() {
 		b.t.Fatal(err)
 	}
 	k.recorder = b.events
-	k.limit = func(path string, l cgroup.Limits) error { b.limits = append(b.limits, l); return nil }
+	k.limit = func(path string, l cgroup.Limits) error {
+		b.limits = append(b.limits, l)
+		b.cgroups.Store(path, l)
+		return nil
+	}
+	k.limited = func(path string) (cgroup.Limits, error) {
+		if l, ok := b.cgroups.Load(path); ok {
+			return l.(cgroup.Limits), nil
+		}
+		return cgroup.Limits{}, fs.ErrNotExist
+	}
 	k.dns = dns.NewConfigurer(b.events, k.nodeRef(), nil, nil, "cluster.local", b.resolv)
 	b.k = k
 }
