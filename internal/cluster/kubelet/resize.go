@@ -27,6 +27,7 @@ const resizeRetry = 5 * time.Second
 type resizing struct {
 	pending *pendingResize // the node does not grant it
 	failure string         // it is granted, and this is why the pod or a container does not have it yet
+	retry   time.Time      // until then it is not tried again: what is told of the failure wakes the worker, too
 }
 
 type pendingResize struct {
@@ -246,12 +247,12 @@ func (w *worker) applyResize(ctx context.Context, all []resizeAction) time.Durat
 		w.k.podEvent(w.pod, v1.EventTypeNormal, events.ResizeCompleted, events.PodResizeCompletedMsg(klog.Logger{}, w.pod, w.pod.Generation))
 		fallthrough
 	case err == nil:
-		w.resizing.failure = ""
+		w.resizing.failure, w.resizing.retry = "", time.Time{}
 		return 0
 	case w.resizing.failure != err.Error():
 		w.k.podEvent(w.pod, v1.EventTypeWarning, events.ResizeError, events.PodResizeErrorMsg(klog.Logger{}, w.pod, w.pod.Generation, err.Error()))
 	}
-	w.resizing.failure = err.Error()
+	w.resizing.failure, w.resizing.retry = err.Error(), time.Now().Add(resizeRetry)
 	return resizeRetry
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -309,4 +310,20 @@ func TestResourcesOfAPodAreItsOwnOrThoseOfItsContainers(t *testing.T) {
 
 func text(l v1.ResourceList) string {
 	return strings.Join([]string{l.Cpu().String(), l.Memory().String()}, " ")
+}
+
+func TestAFailureIsTriedAgainEachFiveSecondsAndNoSooner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newSharing(t, nil)
+		defer b.stop()
+		var uses atomic.Uint64
+		b.k.used = func(string) (cgroup.Usage, error) { return cgroup.Usage{Memory: 60<<20 + uses.Add(1)}, nil }
+		b.wish("500m", "48Mi")
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			b.sync() // as the watch does after each write of the status
+		}
+		if n := uses.Load(); n < 2*11 || n > 2*13 { // of the pod and of its container
+			t.Errorf("tried %d times in a minute", n/2)
+		}
+	})
 }

@@ -176,6 +176,10 @@ func (w *worker) sync(ctx context.Context) (next time.Duration, err error) {
 	w.takeLoaded()
 	todo := plan(w.pod, runtime, w.k.monitor.State)
 	todo.limits = !todo.killPod && w.podResized()
+	if wait := time.Until(w.resizing.retry); wait > 0 {
+		todo.resize, todo.limits = nil, false
+		again = earlier(again, wait)
+	}
 	next, err = w.do(ctx, runtime, todo)
 	if again > 0 {
 		next = earlier(next, again)
