@@ -171,10 +171,11 @@ func TestMemoryInUseIsNotTakenFromAPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newSharing(t, list("", "32Mi"))
 		defer func() { b.stop() }()
-		whole := uint64(60 << 20)
+		var whole atomic.Uint64
+		whole.Store(60 << 20)
 		used := func(path string) (cgroup.Usage, error) {
 			if path == b.k.cgroup(b.id) {
-				return cgroup.Usage{Memory: whole}, nil
+				return cgroup.Usage{Memory: whole.Load()}, nil
 			}
 			return cgroup.Usage{Memory: 1 << 20}, nil
 		}
@@ -201,7 +202,7 @@ func TestMemoryInUseIsNotTakenFromAPod(t *testing.T) {
 		if n := b.events.count("ResizeError"); n != 2 {
 			t.Errorf("told %d times, want once in each life", n)
 		}
-		whole = 40 << 20
+		whole.Store(40 << 20)
 		b.within(10*time.Second, "resized", b.shares("500m", "48Mi"))
 		if c := b.progress(); c.Status != "" || b.events.count("ResizeCompleted") != 1 {
 			t.Errorf("afterwards: %+v, %q", c, b.events.texts)
@@ -215,7 +216,7 @@ func TestANewLifeSetsAPodsLimitsOnceAndSaysNothing(t *testing.T) {
 		defer func() { b.stop() }()
 		time.Sleep(time.Second)
 		b.cgroups.Store(b.k.cgroup(b.id), cgroup.Limits{CPUShares: 2, CPUQuota: 10_000, CPUPeriod: 100_000, Memory: 128 << 20})
-		events, writes := len(b.events.texts), len(b.writes())
+		events, writes := b.events.count(""), len(b.writes())
 		b.stop()
 		b.runtime.Revive()
 		b.build()
@@ -226,7 +227,7 @@ func TestANewLifeSetsAPodsLimitsOnceAndSaysNothing(t *testing.T) {
 		if !b.shares("500m", "64Mi")() || len(b.limits) != 2 { // raised, then as it is to be
 			t.Errorf("the pod was given %+v", b.limits)
 		}
-		if len(b.events.texts) != events || len(b.writes()) != writes || b.runtime.Calls("UpdateContainerResources") != 0 {
+		if b.events.count("") != events || len(b.writes()) != writes || b.runtime.Calls("UpdateContainerResources") != 0 {
 			t.Errorf("events %q, writes %+v", b.events.texts[events:], b.writes()[writes:])
 		}
 	})
