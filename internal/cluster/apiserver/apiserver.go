@@ -69,6 +69,7 @@ type Server struct {
 	etcd      *clientv3.Client // of the store
 	pki       *pki.Authority
 	loopback  *rest.Config
+	own       *ownDialer // of loopback
 	client    kubernetes.Interface
 	informers informers.SharedInformerFactory
 	crds      *apiextensions.CustomResourceDefinitions
@@ -93,8 +94,9 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if len(cfg.Listeners) == 0 {
 		return nil, errors.New("the API needs at least one listener")
 	}
-	s := &Server{cfg: cfg, listener: join(cfg.Listeners), metrics: metrics.Scheme(), systemServices: make(chan struct{}), done: make(chan struct{})}
+	s := &Server{cfg: cfg, listener: join(cfg.Listeners), metrics: metrics.Scheme(), own: newOwnDialer(), systemServices: make(chan struct{}), done: make(chan struct{})}
 	if err := s.start(ctx); err != nil {
+		s.own.end()
 		s.listener.Close()
 		s.close()
 		return nil, err
@@ -136,6 +138,7 @@ func (s *Server) run(ctx context.Context, generic *genericapiserver.GenericAPISe
 	s.informers.Start(ctx.Done())
 	s.running.Go(func() {
 		defer s.cancel()
+		defer s.own.end()
 		if err := prepared.RunWithContext(ctx); err != nil {
 			s.err = fmt.Errorf("running the API: %w", err)
 		}

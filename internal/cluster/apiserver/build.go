@@ -93,6 +93,7 @@ func (s *Server) secure(cfg *genericapiserver.Config) error {
 		TLSClientConfig: rest.TLSClientConfig{CAData: s.pki.CertPEM(), ServerName: "localhost"},
 		ContentConfig:   rest.ContentConfig{ContentType: runtime.ContentTypeProtobuf, AcceptContentTypes: runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON},
 	}
+	s.loopback.Dial = s.own.dial
 	s.loopback.DisableCompression = true
 	s.loopback.WarningHandler = rest.NoWarnings{} // of deprecations, for users
 	cfg.LoopbackClientConfig = s.loopback
