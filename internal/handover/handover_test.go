@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -277,4 +278,99 @@ func TestANilSetOpens(t *testing.T) {
 	if s.Handed() || s.Ready() != nil {
 		t.Error("a nil Set has a predecessor or a successor")
 	}
+}
+
+// from is a connection of UDP to a server, and where it comes from.
+func from(t *testing.T, server net.PacketConn) net.Conn {
+	t.Helper()
+	c, err := net.Dial("udp", server.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestTheSuccessorInheritsWhatClientsHaveAndWhatComesLater(t *testing.T) {
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	path, old := filepath.Join(t.TempDir(), "s"), New()
+	var mu sync.Mutex
+	want := map[string]string{}
+	open := func(name string) (forget func()) {
+		mu.Lock()
+		defer mu.Unlock()
+		c := from(t, server)
+		want[name] = c.LocalAddr().String()
+		return old.Offer(name, c.(*net.UDPConn))
+	}
+	open("port/of/a")
+	open("port/of/gone")()
+	delete(want, "port/of/gone")
+	ended := predecessor(t, old, path, func() { open("port/of/early") }) // it has let go of nothing yet
+	next, err := Take(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan net.Conn, 9)
+	names := make(chan string, 9)
+	next.Inherit("port/of/", func(name string, c net.Conn) { names <- name; got <- c })
+	next.Inherit("other/of/", func(name string, _ net.Conn) { t.Errorf("got %s", name) })
+	open("port/of/late")
+	mu.Lock()
+	defer mu.Unlock()
+	for range len(want) {
+		name, c := <-names, <-got
+		if at := c.LocalAddr().String(); at != want[name] {
+			t.Errorf("%s is %s, want %s", name, at, want[name])
+		}
+		delete(want, name)
+		c.Close()
+	}
+	select {
+	case <-next.Alone():
+		t.Error("the successor is alone before it is ready")
+	default:
+	}
+	if err := next.Ready(); err != nil {
+		t.Error(err)
+	}
+	<-next.Alone()
+	<-ended
+	if len(want) > 0 {
+		t.Errorf("not inherited: %v", want)
+	}
+}
+
+func TestWhoHasNoPredecessorOrHasLostItIsAlone(t *testing.T) {
+	var none *Set
+	<-none.Alone()
+	<-New().Alone()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // a predecessor that dies when it has let go
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		for _, text := range []string{msgEnd, msgYours} {
+			_ = say(c, text)
+		}
+		_ = expect(c, msgTake)
+		_ = expect(c, msgHave)
+		c.Close()
+	}()
+	next, err := Take(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-next.Alone()
+	next.Close()
 }

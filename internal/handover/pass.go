@@ -25,8 +25,8 @@ var ErrNoPredecessor = errors.New("no process hands over")
 // The messages between the two, one packet each. A change of their meaning needs another version.
 const (
 	msgTake   = "take 1"  // successor: give me your sockets
-	msgSocket = "socket " // predecessor: one of them, by its name
-	msgEnd    = "end"     // predecessor: those were all
+	msgSocket = "socket " // predecessor: one of them, by its name; later ones come at any time until it ends
+	msgEnd    = "end"     // predecessor: those were all that there are
 	msgHave   = "have"    // successor: I have them; from here on there is no way back
 	msgYours  = "yours"   // predecessor: lock and state are free
 	msgReady  = "ready"   // successor: I serve
@@ -34,6 +34,8 @@ const (
 	maxMessage = 4096
 	// talk is how long either waits for the other's next word, where the other has nothing to do but say it.
 	talk = 30 * time.Second
+	// farewell is how long the successor that is ready waits for the predecessor's last word.
+	farewell = time.Second
 )
 
 // Take gets the sockets of the process that serves at path and waits until that process has let go of lock and state.
@@ -46,16 +48,18 @@ func Take(ctx context.Context, path string) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reach the running process: %w", err)
 	}
-	s := &Set{inherited: map[string]*os.File{}, conn: c.(*net.UnixConn)}
+	s := &Set{inherited: map[string]*os.File{}, adopters: map[string]func(string, net.Conn){}, conn: c.(*net.UnixConn), alone: make(chan struct{})}
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
-	if err := s.receive(); err != nil {
+	if err := s.receiveAll(); err != nil {
 		s.drop()
+		c.Close()
 		return nil, fmt.Errorf("take over from the running process: %w", err)
 	}
+	go s.receiveLater() // Ready and Close wait for it
 	return s, nil
 }
 
-func (s *Set) receive() error {
+func (s *Set) receiveAll() error {
 	if err := say(s.conn, msgTake); err != nil {
 		return err
 	}
@@ -68,33 +72,58 @@ func (s *Set) receive() error {
 		name, isSocket := strings.CutPrefix(text, msgSocket)
 		switch {
 		case isSocket && file != nil:
-			s.inherited[name] = file
+			s.receive(name, file)
 		case text == msgEnd:
 			if err := say(s.conn, msgHave); err != nil {
 				return err
 			}
 			_ = s.conn.SetReadDeadline(time.Time{}) // stopping takes as long as it takes
-			return expect(s.conn, msgYours)
+		case text == msgYours:
+			return nil
 		default:
 			return fmt.Errorf("unexpected message %q", text)
 		}
 	}
 }
 
-// Ready tells the predecessor that this process serves, and closes what was inherited and not asked for.
+// receiveLater takes the sockets that the predecessor opens while this process starts, until it ends or is left.
+func (s *Set) receiveLater() {
+	defer close(s.alone)
+	for {
+		text, file, err := read(s.conn)
+		if err != nil {
+			return
+		}
+		if name, ok := strings.CutPrefix(text, msgSocket); ok && file != nil {
+			s.receive(name, file)
+		}
+	}
+}
+
+// Ready tells the predecessor that this process serves, waits for its last word, and closes what was inherited and not
+// asked for.
 func (s *Set) Ready() error {
 	if s == nil || s.conn == nil {
 		return nil
 	}
-	defer s.drop()
-	return say(s.conn, msgReady)
+	err := say(s.conn, msgReady)
+	s.leave(time.Now().Add(farewell))
+	return err
 }
 
 // Close gives up what was inherited and not asked for. Without Ready before, the predecessor takes it as failure.
 func (s *Set) Close() {
 	if s != nil && s.conn != nil {
-		s.drop()
+		s.leave(time.Unix(1, 0))
 	}
+}
+
+// leave ends the talk with the predecessor, which has until a time to say what it has to.
+func (s *Set) leave(until time.Time) {
+	_ = s.conn.SetReadDeadline(until)
+	<-s.alone
+	s.drop()
+	s.conn.Close()
 }
 
 func (s *Set) drop() {
@@ -103,8 +132,7 @@ func (s *Set) drop() {
 	for _, f := range s.inherited {
 		f.Close()
 	}
-	s.inherited = nil
-	s.conn.Close()
+	s.inherited, s.adopters = nil, nil
 }
 
 // Serve waits at path for a successor until ctx ends, and then gives it all sockets that are open. When the successor
@@ -125,7 +153,7 @@ func (s *Set) Serve(ctx context.Context, path string, release func()) (handed bo
 		case err != nil:
 			return false, fmt.Errorf("wait for a successor: %w", err)
 		}
-		if err = s.give(ctx, c); err == nil {
+		if err = s.pass(ctx, c); err == nil {
 			l.Close() // its path is the successor's from here on
 			release()
 			if err = say(c, msgYours); err == nil {
@@ -177,8 +205,8 @@ func (s *successors) Close() (err error) {
 	return err
 }
 
-// give sends every open socket and returns nil when the successor has them all.
-func (s *Set) give(ctx context.Context, c *net.UnixConn) error {
+// pass sends every open socket and returns nil when the successor has them all.
+func (s *Set) pass(ctx context.Context, c *net.UnixConn) (err error) {
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
 	_ = c.SetReadDeadline(time.Now().Add(talk))
 	if err := expect(c, msgTake); err != nil {
@@ -186,7 +214,15 @@ func (s *Set) give(ctx context.Context, c *net.UnixConn) error {
 	}
 	s.mu.Lock()
 	offered := maps.Clone(s.offered)
+	s.successor = c // who opens one from here on sends it
 	s.mu.Unlock()
+	defer func() {
+		if err != nil {
+			s.mu.Lock()
+			s.successor = nil
+			s.mu.Unlock()
+		}
+	}()
 	for _, name := range slices.Sorted(maps.Keys(offered)) {
 		if err := send(c, name, offered[name]); err != nil {
 			return err
@@ -217,6 +253,7 @@ func send(c *net.UnixConn, name string, sock syscall.Conn) error {
 		return nil
 	}
 	var sent error
+	_ = c.SetWriteDeadline(time.Now().Add(talk))
 	_ = raw.Control(func(fd uintptr) { // not File(), which makes the socket of both block
 		_, _, sent = c.WriteMsgUnix([]byte(msgSocket+name), unix.UnixRights(int(fd)), nil)
 	})
