@@ -21,7 +21,7 @@ func predecessor(t *testing.T, s *Set, path string, release func()) <-chan bool 
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	go func() {
-		handed, err := s.Serve(ctx, path, release)
+		handed, err := s.Serve(ctx, path, release, func() {})
 		if err != nil {
 			t.Log(err)
 		}

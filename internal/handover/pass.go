@@ -35,7 +35,7 @@ const (
 	// talk is how long either waits for the other's next word, where the other has nothing to do but say it.
 	talk = 30 * time.Second
 	// farewell is how long the successor that is ready waits for the predecessor's last word.
-	farewell = time.Second
+	farewell = 5 * time.Second
 )
 
 // Take gets the sockets of the process that serves at path and waits until that process has let go of lock and state.
@@ -136,9 +136,9 @@ func (s *Set) drop() {
 }
 
 // Serve waits at path for a successor until ctx ends, and then gives it all sockets that are open. When the successor
-// has them, it calls release, which lets go of lock and state, and returns true when the successor is ready or gone.
-// Only root can be a successor.
-func (s *Set) Serve(ctx context.Context, path string, release func()) (handed bool, err error) {
+// has them, it calls release, which lets go of lock and state, and when the successor is ready or gone end, which ends
+// what only one process can do at a time. It returns true then. Only root can be a successor.
+func (s *Set) Serve(ctx context.Context, path string, release, end func()) (handed bool, err error) {
 	l, err := listen(path)
 	if err != nil {
 		return false, err
@@ -159,7 +159,8 @@ func (s *Set) Serve(ctx context.Context, path string, release func()) (handed bo
 			if err = say(c, msgYours); err == nil {
 				err = expect(c, msgReady)
 			}
-			c.Close()
+			end()
+			c.Close() // the last word: the successor is alone
 			return true, err
 		}
 		c.Close() // it went away before it had everything: as if it never came

@@ -43,6 +43,7 @@ type agent struct {
 	dns       *dnsserver.Server
 	kubelet   *kubelet.Kubelet
 	ingress   *proxy.Server
+	loopback  *localhost.Server
 	corefile  *corefile.Applier
 	lastGood  *lastgood.Keeper
 	view      *source.View
@@ -114,11 +115,11 @@ func (u *instanceRun) startDataPath(a *agent) (err error) {
 		},
 	})
 	u.goServe("health of "+a.node.Name, health.Run)
-	loopback := localhost.New(localhost.Config{Netns: a.netns, Sockets: u.sockets, Log: log})
-	u.goServe("NodePorts at the loopback of "+a.node.Name, loopback.Run)
+	a.loopback = localhost.New(localhost.Config{Netns: a.netns, Sockets: u.sockets, Log: log})
+	u.goServe("NodePorts at the loopback of "+a.node.Name, a.loopback.Run)
 	loop := apply.New(apply.Config{
 		Source: a.view, Node: a.node, Board: u.board, Log: log, Progress: progress,
-		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health, loopback, a.corefile, a.lastGood),
+		Programmers: []apply.Programmer{a.dataplane}, Publishers: append(publishers, a.ingress, health, a.loopback, a.corefile, a.lastGood),
 	})
 	u.goRun("data path of "+a.node.Name, loop.Run)
 	return nil

@@ -45,6 +45,11 @@ func (u *instanceRun) awaitSuccessor() (replaced bool) {
 	replaced, err := u.sockets.Serve(u.ctx, u.inst.HandoverSocket(), func() {
 		u.cancel(context.Canceled)
 		u.finish()
+	}, func() {
+		u.endServing()
+		for _, a := range u.agents {
+			<-a.loopback.Closed()
+		}
 	})
 	if err != nil {
 		u.opt.Log.Warn("handing over to another process", "err", err)

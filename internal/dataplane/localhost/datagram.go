@@ -1,13 +1,13 @@
 package localhost
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -23,40 +23,83 @@ const (
 
 // relay passes datagrams on between the clients of one port and the same port of the node's own address. Each client has
 // a socket towards the node, so that replies are told apart and connection tracking sees as many clients as there are.
+//
+// A successor of the process gets the sockets towards the node too, those of new clients at once, and reads what clients
+// send only when the predecessor no longer does: so a client has one socket, and with it one endpoint, all the time.
 type relay struct {
 	s    *Server
+	name string // of the port's socket
 	conn net.PacketConn
 	at   netip.AddrPort
 
+	closing chan struct{} // closed when nothing more is to be read
+	done    chan struct{} // closed when nothing more is passed on
+
 	mu       sync.Mutex
+	closed   bool
 	sessions map[netip.AddrPort]*session // by client
+	work     sync.WaitGroup              // of the sessions
 }
 
 type session struct {
 	net.Conn
-	used atomic.Int64 // when there was a datagram, in nanoseconds since 1970
+	forget func()       // takes it out of what a successor gets
+	used   atomic.Int64 // when there was a datagram, in nanoseconds since 1970
 }
 
 func (c *session) touch() { c.used.Store(time.Now().UnixNano()) }
 
-// run passes on what clients send until the socket is closed, and then ends all sessions.
+// newRelay takes over the sessions of a predecessor. run must follow.
+func newRelay(s *Server, name string, conn net.PacketConn, at netip.AddrPort) *relay {
+	r := &relay{s: s, name: name, conn: conn, at: at, closing: make(chan struct{}), done: make(chan struct{}), sessions: map[netip.AddrPort]*session{}}
+	s.cfg.Sockets.Inherit(name+ofClient, r.adopt)
+	return r
+}
+
+// past is a deadline that ends a Read that waits, and lets what was read be passed on.
+var past = time.Unix(1, 0)
+
+// Close ends the port and all sessions. What was read is passed on before.
+func (r *relay) Close() error {
+	close(r.closing)
+	_ = r.conn.SetReadDeadline(past)
+	<-r.done
+	return r.conn.Close()
+}
+
+// run passes on what clients send until Close, and then ends all sessions.
 func (r *relay) run() {
+	defer close(r.done)
 	defer r.endAll()
+	select {
+	case <-r.s.cfg.Sockets.Alone():
+	case <-r.closing:
+	}
 	buf := make([]byte, mostDatagram)
 	for {
 		n, from, err := r.conn.ReadFrom(buf)
 		switch {
-		case errors.Is(err, net.ErrClosed):
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			return
 		case err != nil:
-			if !r.s.pause(r.at, err) {
+			if !r.pause(err) {
 				return
 			}
 			continue
 		}
-		if err := r.send(from.(*net.UDPAddr).AddrPort(), buf[:n]); err != nil && !r.s.pause(r.at, err) {
+		if err := r.send(from.(*net.UDPAddr).AddrPort(), buf[:n]); err != nil && !r.pause(err) {
 			return
 		}
+	}
+}
+
+// pause is the Server's, which Close ends too.
+func (r *relay) pause(err error) bool {
+	select {
+	case <-r.closing:
+		return false
+	default:
+		return r.s.pause(r.at, err)
 	}
 }
 
@@ -94,22 +137,47 @@ func (r *relay) session(client netip.AddrPort) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &session{Conn: conn}
+	return r.begin(client, conn), nil
+}
+
+// ofClient is in the names of sockets towards the node, between that of the port and the client's address.
+const ofClient = "/of/"
+
+// begin makes a session. The mutex is held.
+func (r *relay) begin(client netip.AddrPort, conn net.Conn) *session {
+	c := &session{Conn: conn, forget: r.s.cfg.Sockets.Offer(r.name+ofClient+client.String(), conn.(syscall.Conn))}
 	c.touch()
 	r.sessions[client] = c
-	r.s.work.Go(func() { r.answers(client, c) })
-	return c, nil
+	r.work.Go(func() { r.answers(client, c) })
+	return c
+}
+
+// adopt goes on with a session of the predecessor, from its socket towards the node.
+func (r *relay) adopt(name string, conn net.Conn) {
+	client, err := netip.ParseAddrPort(name[len(r.name+ofClient):])
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil || r.closed {
+		conn.Close()
+		return
+	}
+	if before := r.sessions[client]; before != nil {
+		before.Close()
+	}
+	r.begin(client, conn)
 }
 
 // answers passes on what a client is answered, until nobody has said anything for some time.
 func (r *relay) answers(client netip.AddrPort, c *session) {
 	defer r.end(client, c)
-	defer context.AfterFunc(r.s.ctx, func() { c.Close() })()
 	to := net.UDPAddrFromAddrPort(client)
 	buf := make([]byte, mostDatagram)
 	for {
 		until := time.Unix(0, c.used.Load()).Add(r.s.cfg.Idle)
 		_ = c.SetReadDeadline(until)
+		if r.ending() { // after the deadline was set, which must not take the place of that of endAll
+			return
+		}
 		n, err := c.Read(buf)
 		switch {
 		case err == nil:
@@ -122,7 +190,14 @@ func (r *relay) answers(client netip.AddrPort, c *session) {
 	}
 }
 
+func (r *relay) ending() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
 func (r *relay) end(client netip.AddrPort, c *session) {
+	c.forget()
 	c.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -144,10 +219,13 @@ func (r *relay) endQuietest() {
 	delete(r.sessions, client)
 }
 
+// endAll ends all sessions once they have passed on what they have read.
 func (r *relay) endAll() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.closed = true
 	for _, c := range r.sessions {
-		c.Close()
+		_ = c.SetReadDeadline(past)
 	}
+	r.mu.Unlock()
+	r.work.Wait()
 }

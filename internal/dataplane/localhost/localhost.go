@@ -6,7 +6,7 @@
 // the same way in KEP-6032.) What becomes of a connection is decided by nftables, as for any of the node itself.
 //
 // A Server is an apply.Publisher: a port opens after it is programmed, and closes before it is not. It does not answer
-// SCTP, nor at addresses that --nodeport-addresses leaves out; connections end with the process.
+// SCTP, nor at addresses that --nodeport-addresses leaves out; connections of TCP end with the process.
 package localhost
 
 import (
@@ -48,6 +48,8 @@ type Server struct {
 	ctx  context.Context // of all connections
 	end  context.CancelFunc
 	work sync.WaitGroup
+	// over is closed when no port is open any more.
+	over chan struct{}
 
 	mu     sync.Mutex // guards all below
 	closed bool
@@ -78,7 +80,7 @@ func New(cfg Config) *Server {
 	if cfg.Sessions == 0 {
 		cfg.Sessions = DefaultSessions
 	}
-	s := &Server{cfg: cfg, again: map[model.ServiceName]bool{}, ports: map[address]port{}, of: map[model.ServiceName][]address{}}
+	s := &Server{cfg: cfg, again: map[model.ServiceName]bool{}, ports: map[address]port{}, of: map[model.ServiceName][]address{}, over: make(chan struct{})}
 	s.ctx, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -86,19 +88,32 @@ func New(cfg Config) *Server {
 // Name names the component in the status.
 func (s *Server) Name() string { return "localhost" }
 
-// Run keeps the ports open until ctx ends, and then closes them and ends all connections.
+// lastConnections is how long connections have that were taken before a successor of the process took the ports.
+const lastConnections = time.Minute
+
+// Run keeps the ports open until ctx ends, and then closes them and ends all connections; where a successor has the
+// ports, those that end by themselves within a minute are not cut.
 func (s *Server) Run(ctx context.Context) error {
 	<-ctx.Done()
-	s.end()
 	s.mu.Lock()
 	s.closed = true
 	for _, p := range s.ports {
 		p.Close()
 	}
 	s.mu.Unlock()
+	close(s.over)
+	if s.cfg.Sockets.Handed() {
+		defer time.AfterFunc(lastConnections, s.end).Stop()
+	} else {
+		s.end()
+	}
 	s.work.Wait()
+	s.end()
 	return nil
 }
+
+// Closed is closed when Run has closed all ports, and so takes nothing more from clients. A successor begins then.
+func (s *Server) Closed() <-chan struct{} { return s.over }
 
 // wanted are the addresses at which the node is to listen for a Service; nil is one that is gone.
 func wanted(svc *model.Service, n *model.Node) (at []address) {
@@ -223,14 +238,25 @@ func (s *Server) openTCP(ctx context.Context, at netip.AddrPort) (io.Closer, err
 	return l, err
 }
 
+// takeoverBuffer has room for some hundred milliseconds of what clients send, in which a new process may be too busy to
+// read.
+const takeoverBuffer = 1 << 20
+
 func (s *Server) openUDP(ctx context.Context, at netip.AddrPort) (io.Closer, error) {
-	c, err := s.cfg.Sockets.PacketConn("localhost/"+s.cfg.Netns.String()+"/"+at.String()+"/udp", func() (net.PacketConn, error) {
-		return s.cfg.Netns.ListenPacket(ctx, "udp", at.String())
+	name := "localhost/" + s.cfg.Netns.String() + "/" + at.String() + "/udp"
+	c, err := s.cfg.Sockets.PacketConn(name, func() (net.PacketConn, error) {
+		c, err := s.cfg.Netns.ListenPacket(ctx, "udp", at.String())
+		if err == nil {
+			_ = c.(*net.UDPConn).SetReadBuffer(takeoverBuffer) // the kernel may give less
+		}
+		return c, err
 	})
-	if err == nil {
-		s.work.Go((&relay{s: s, conn: c, at: at, sessions: map[netip.AddrPort]*session{}}).run)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	r := newRelay(s, name, c, at)
+	s.work.Go(r.run)
+	return r, nil
 }
 
 // target is the same port of the node's own address. What answers there, and what refuses, is nftables'.

@@ -32,6 +32,7 @@ type world struct {
 	self *model.Node
 	s    *localhost.Server
 	snap *model.Snapshot
+	stop context.CancelFunc // of the server that runs
 }
 
 func newWorld(t *testing.T) *world { return newWorldOf(t, localhost.Config{}) }
@@ -44,17 +45,22 @@ func newWorldOf(t *testing.T, cfg localhost.Config) *world {
 	}
 	netnstest.Settle(t, w.ns)
 	cfg.Netns, cfg.Log = w.ns, slog.New(slog.DiscardHandler)
-	w.s = localhost.New(cfg)
+	w.run(localhost.New(cfg))
+	return w
+}
+
+// run makes a server the world's, until stop.
+func (w *world) run(s *localhost.Server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- w.s.Run(ctx) }()
-	t.Cleanup(func() {
+	go func() { done <- s.Run(ctx) }()
+	w.s, w.stop = s, cancel
+	w.t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Error(err)
+			w.t.Error(err)
 		}
 	})
-	return w
 }
 
 // service has the NodePort 30080, in both families, of a protocol.

@@ -186,7 +186,7 @@ func TestASuccessorTakesOverWithoutALostQuestion(t *testing.T) {
 	stopFirst, firstEnded := run(predecessor)
 	served, release := context.WithCancel(t.Context())
 	defer release()
-	go predecessor.Serve(served, path, func() {})
+	go predecessor.Serve(served, path, func() {}, func() {})
 	await(t, "the predecessor to offer its sockets", func() bool { _, err := os.Stat(path); return err == nil })
 
 	// Clients ask all the time; each question is sent once.
