@@ -63,6 +63,13 @@ func run(name string, args []string) {
 	case "exists":
 		_, err := os.Stat(args[0])
 		check(err)
+	case "await": // until a file is there
+		for {
+			if _, err := os.Stat(args[0]); err == nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 	case "ids":
 		fmt.Println(os.Getuid(), os.Getgid())
 	case "hostname":
