@@ -113,24 +113,21 @@ func TestInitContainersRunOneAfterTheOtherAndSidecarsRunOn(t *testing.T) {
 	w := newWorld(t, netns.NS{})
 	w.start()
 	always := v1.ContainerRestartPolicyAlways
-	gate := t.TempDir()
+	gate := newGate(t)
 	w.create(pod("init", "exists /shared/two ; echo main ; await /gate/open", func(p *v1.Pod) {
 		p.Spec.RestartPolicy = v1.RestartPolicyNever
 		p.Spec.InitContainers = []v1.Container{container("one", "write /shared/one 1"), container("side", "write /shared/side 1 ; sleep"), container("two", "exists /shared/one ; exists /shared/side ; write /shared/two 2")}
 		p.Spec.InitContainers[1].RestartPolicy = &always
-		p.Spec.Volumes = append(p.Spec.Volumes, v1.Volume{Name: "shared", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
-			v1.Volume{Name: "gate", VolumeSource: v1.VolumeSource{HostPath: &v1.HostPathVolumeSource{Path: gate}}})
+		p.Spec.Volumes = append(p.Spec.Volumes, v1.Volume{Name: "shared", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}})
 		for _, c := range []*v1.Container{&p.Spec.InitContainers[0], &p.Spec.InitContainers[1], &p.Spec.InitContainers[2], &p.Spec.Containers[0]} {
 			c.VolumeMounts = append(c.VolumeMounts, v1.VolumeMount{Name: "shared", MountPath: "/shared"})
 		}
-		p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, v1.VolumeMount{Name: "gate", MountPath: "/gate"})
+		gate.mount(p)
 	}))
 	w.until("init", "running with its sidecar", func(p *v1.Pod) bool {
 		return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Running != nil && p.Status.InitContainerStatuses[1].State.Running != nil
 	})
-	if err := os.WriteFile(filepath.Join(gate, "open"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	gate.open()
 	p := w.until("init", "succeeded", func(p *v1.Pod) bool {
 		return p.Status.Phase == v1.PodSucceeded && p.Status.InitContainerStatuses[1].State.Terminated != nil
 	})

@@ -160,12 +160,17 @@ func TestPortForwardReachesThePod(t *testing.T) {
 func TestLogsFollowAndAreCut(t *testing.T) {
 	w := newWorld(t, netns.NS{})
 	w.start()
-	w.create(pod("talking", "echo one ; echo two ; echo three ; wait 1s ; echo four", func(p *v1.Pod) { p.Spec.RestartPolicy = v1.RestartPolicyNever }))
+	gate := newGate(t)
+	w.create(pod("talking", "echo one ; echo two ; echo three ; await /gate/open ; echo four", func(p *v1.Pod) {
+		p.Spec.RestartPolicy = v1.RestartPolicyNever
+		gate.mount(p)
+	}))
 	w.untilLogged("talking", "main", "three")
 	if log, _ := w.call("/containerLogs/default/talking/main?tailLines=1"); log != "three\n" {
 		t.Errorf("the last line is %q", log)
 	}
 	start := time.Now()
+	time.AfterFunc(time.Second, gate.open) // when the log is followed, most likely
 	if log, _ := w.call("/containerLogs/default/talking/main?follow=true"); log != "one\ntwo\nthree\nfour\n" {
 		t.Errorf("followed to its end: %q after %v", log, time.Since(start))
 	}

@@ -349,3 +349,22 @@ func (w *world) untilLogged(podName, containerName, text string) string {
 		time.Sleep(10 * time.Millisecond)
 	}
 }
+
+// gate is what a container awaits, as the file /gate/open, until its test has seen it run.
+type gate struct {
+	t   *testing.T
+	dir string
+}
+
+func newGate(t *testing.T) gate { return gate{t, t.TempDir()} }
+
+func (g gate) mount(p *v1.Pod) {
+	p.Spec.Volumes = append(p.Spec.Volumes, v1.Volume{Name: "gate", VolumeSource: v1.VolumeSource{HostPath: &v1.HostPathVolumeSource{Path: g.dir}}})
+	p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, v1.VolumeMount{Name: "gate", MountPath: "/gate"})
+}
+
+func (g gate) open() {
+	if err := os.WriteFile(filepath.Join(g.dir, "open"), nil, 0o644); err != nil {
+		g.t.Error(err)
+	}
+}
