@@ -5,8 +5,6 @@ package kubelet
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -96,11 +94,8 @@ func (w *worker) takeShare() {
 
 // podsWithShare are the admitted pods that have not ended.
 func (k *Kubelet) podsWithShare() []*v1.Pod {
-	k.mu.Lock()
-	workers := slices.Collect(maps.Values(k.workers))
-	k.mu.Unlock()
 	var pods []*v1.Pod
-	for _, w := range workers {
+	for _, w := range k.allWorkers() {
 		if !w.holdsShare() {
 			continue
 		}

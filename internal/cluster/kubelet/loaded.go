@@ -3,7 +3,6 @@
 package kubelet
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -17,10 +16,7 @@ import (
 // ImagesLoaded has containers that wait for one of these images (full names) started at once: who has just loaded it
 // is not to wait for the end of a back-off of up to five minutes. It is safe for concurrent use.
 func (k *Kubelet) ImagesLoaded(refs []string) {
-	k.mu.Lock()
-	workers := slices.Collect(maps.Values(k.workers))
-	k.mu.Unlock()
-	for _, w := range workers {
+	for _, w := range k.allWorkers() {
 		w.offer(refs)
 	}
 }

@@ -4,7 +4,9 @@ package kubelet
 
 import (
 	"context"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -177,16 +179,17 @@ func (k *Kubelet) Pod(namespace, name string) (*v1.Pod, bool) {
 	return nil, false
 }
 
+// allWorkers are those of now, for who needs the lock of each.
+func (k *Kubelet) allWorkers() []*worker {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Values(k.workers))
+}
+
 // Pods are the newest specifications of all pods with a worker.
 func (k *Kubelet) Pods() []*v1.Pod {
-	k.mu.Lock()
-	workers := make([]*worker, 0, len(k.workers))
-	for _, w := range k.workers {
-		workers = append(workers, w)
-	}
-	k.mu.Unlock()
 	var pods []*v1.Pod
-	for _, w := range workers {
+	for _, w := range k.allWorkers() {
 		w.mu.Lock()
 		if w.newest != nil {
 			pods = append(pods, w.newest)

@@ -242,14 +242,14 @@ func (w *worker) applyResize(ctx context.Context, all []resizeAction) time.Durat
 	if err == nil {
 		err = w.giveLimits()
 	}
-	switch {
-	case err == nil && !quiet:
-		w.k.podEvent(w.pod, v1.EventTypeNormal, events.ResizeCompleted, events.PodResizeCompletedMsg(klog.Logger{}, w.pod, w.pod.Generation))
-		fallthrough
-	case err == nil:
+	if err == nil {
+		if !quiet {
+			w.k.podEvent(w.pod, v1.EventTypeNormal, events.ResizeCompleted, events.PodResizeCompletedMsg(klog.Logger{}, w.pod, w.pod.Generation))
+		}
 		w.resizing.failure, w.resizing.retry = "", time.Time{}
 		return 0
-	case w.resizing.failure != err.Error():
+	}
+	if w.resizing.failure != err.Error() {
 		w.k.podEvent(w.pod, v1.EventTypeWarning, events.ResizeError, events.PodResizeErrorMsg(klog.Logger{}, w.pod, w.pod.Generation, err.Error()))
 	}
 	w.resizing.failure, w.resizing.retry = err.Error(), time.Now().Add(resizeRetry)

@@ -3,7 +3,6 @@
 package kubelet
 
 import (
-	"context"
 	"encoding/json"
 	"strings"
 	"sync/atomic"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clienttesting "k8s.io/client-go/testing"
 
 	"minato/internal/cluster/kubelet/cgroup"
@@ -25,21 +23,15 @@ func newSharing(t *testing.T, own v1.ResourceList, policy ...v1.ContainerResizeP
 	pod.Spec.Resources = &v1.ResourceRequirements{Requests: list("100m", "32Mi"), Limits: list("500m", "64Mi")}
 	pod.Spec.Containers[0].Resources.Limits = own
 	pod.Spec.Containers[0].ResizePolicy = policy
-	b := newBench(t, pod, 1)
-	b.start()
-	b.within(time.Second, "running", b.running)
-	return b
+	return newRunning(t, pod)
 }
 
 // wish changes the limits of the whole pod in the API, and tells nobody.
 func (b *bench) wish(cpu, memory string) {
 	b.t.Helper()
-	pod := b.pod()
-	pod.Generation++
-	pod.Spec.Resources = &v1.ResourceRequirements{Requests: list("100m", "32Mi"), Limits: list(cpu, memory)}
-	if _, err := b.client.CoreV1().Pods("ns").Update(b.t.Context(), pod, metav1.UpdateOptions{}); err != nil {
-		b.t.Fatal(err)
-	}
+	b.change(func(pod *v1.Pod) {
+		pod.Spec.Resources = &v1.ResourceRequirements{Requests: list("100m", "32Mi"), Limits: list(cpu, memory)}
+	})
 }
 
 // share is what the pod's cgroup has.
@@ -238,11 +230,9 @@ func TestAWishWhileNobodyIsThereIsNotThePromise(t *testing.T) {
 		b := newSharing(t, nil)
 		defer func() { b.stop() }()
 		b.stop()
-		pod := b.pod()
-		pod.Spec.Resources = &v1.ResourceRequirements{Requests: list("100", "32Mi"), Limits: list("100", "64Mi")} // of 8
-		if _, err := b.client.CoreV1().Pods("ns").Update(context.Background(), pod, metav1.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		b.change(func(pod *v1.Pod) {
+			pod.Spec.Resources = &v1.ResourceRequirements{Requests: list("100", "32Mi"), Limits: list("100", "64Mi")} // of 8
+		})
 		b.rebirth()
 		b.within(time.Second, "told", b.pending(v1.PodReasonInfeasible))
 		time.Sleep(time.Minute)

@@ -3,6 +3,7 @@
 package kubelet
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,21 +20,35 @@ func newResizable(t *testing.T, policy ...v1.ContainerResizePolicy) *bench {
 	pod := simple(v1.RestartPolicyAlways)
 	pod.Spec.Containers[0].Resources = v1.ResourceRequirements{Requests: list("100m", "32Mi"), Limits: list("", "64Mi")}
 	pod.Spec.Containers[0].ResizePolicy = policy
+	return newRunning(t, pod)
+}
+
+// newRunning is a bench with a pod that runs.
+func newRunning(t *testing.T, pod *v1.Pod) *bench {
+	t.Helper()
 	b := newBench(t, pod, 1)
 	b.start()
 	b.within(time.Second, "running", b.running)
 	return b
 }
 
-// ask changes the resources of the pod's container in the API.
-func (b *bench) ask(cpu, memory string) {
+// change changes the pod in the API, and tells nobody.
+func (b *bench) change(f func(*v1.Pod)) {
 	b.t.Helper()
 	pod := b.pod()
 	pod.Generation++
-	pod.Spec.Containers[0].Resources = v1.ResourceRequirements{Requests: list(cpu, "32Mi"), Limits: list("", memory)}
-	if _, err := b.client.CoreV1().Pods("ns").Update(b.t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+	f(pod)
+	if _, err := b.client.CoreV1().Pods("ns").Update(context.Background(), pod, metav1.UpdateOptions{}); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// ask changes the resources of the pod's container in the API.
+func (b *bench) ask(cpu, memory string) {
+	b.t.Helper()
+	b.change(func(pod *v1.Pod) {
+		pod.Spec.Containers[0].Resources = v1.ResourceRequirements{Requests: list(cpu, "32Mi"), Limits: list("", memory)}
+	})
 	b.sync()
 }
 

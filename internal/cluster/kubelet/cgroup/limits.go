@@ -30,11 +30,7 @@ func Set(path string, l Limits) error {
 		return fmt.Errorf("finding cgroup hierarchies: %w", err)
 	}
 	for _, root := range roots {
-		files := l.version1()
-		if root.version2 {
-			files = l.version2()
-		}
-		if err := set(root, path, files); err != nil {
+		if err := set(root, path, root.settings(l)); err != nil {
 			return fmt.Errorf("limits of cgroup %s: %w", path, err)
 		}
 	}
@@ -43,6 +39,14 @@ func Set(path string, l Limits) error {
 
 // setting is a control file and what to write.
 type setting struct{ file, value string }
+
+// settings are limits in the files of the hierarchy's version.
+func (h hierarchy) settings(l Limits) []setting {
+	if h.version2 {
+		return l.version2()
+	}
+	return l.version1()
+}
 
 func (l Limits) version1() []setting {
 	return []setting{
@@ -62,11 +66,7 @@ func Get(path string) (Limits, error) {
 	}
 	var l Limits
 	for _, root := range roots {
-		files := l.version1()
-		if root.version2 {
-			files = l.version2()
-		}
-		for _, f := range files {
+		for _, f := range root.settings(l) {
 			if !root.controls(f.file) {
 				continue
 			}
