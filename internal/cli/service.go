@@ -50,7 +50,7 @@ func open(c *cobra.Command, url string) {
 	if err == nil && strings.HasPrefix(url, "http") {
 		cmd := exec.CommandContext(c.Context(), program, url)
 		cmd.Stdin, cmd.Stdout = c.InOrStdin(), c.OutOrStdout() // on stderr it lists the browsers that it has not found
-		if err = cmd.Run(); err == nil {
+		if cmd.Run() == nil {
 			return
 		}
 	}

@@ -157,12 +157,7 @@ func (s *Set) Alone() <-chan struct{} {
 
 // Succeeding reports whether there is a predecessor, which serves until Ready.
 func (s *Set) Succeeding() bool {
-	if s == nil {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.conn != nil
+	return s != nil && s.conn != nil
 }
 
 // Handed reports whether a successor has the sockets. Who stops then leaves alone what the successor needs as well,
