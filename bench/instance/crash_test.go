@@ -5,12 +5,10 @@ package instance
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
-	"minato/internal/netns"
 	"minato/test/load"
 	"minato/test/world"
 )
@@ -22,7 +20,7 @@ func BenchmarkNamesAfterCrash(b *testing.B) {
 	w := world.Start(b, world.Config{Images: []string{}})
 	apply(b, w, services(200, 10))
 	addr := w.Kubectl(b, "get", "service", "s199", "-o", "jsonpath={.spec.clusterIP}")
-	node := load.Source{NS: netns.At(filepath.Join(netns.Dir, w.Name+"-node1")), DNS: "10.96.0.10:53"}
+	node := load.Source{NS: w.NodeNetns("node1"), DNS: "10.96.0.10:53"}
 	var last, up []time.Duration
 	for range b.N {
 		w.AwaitNamesOnDisk(b, "s199", "node1")
@@ -53,7 +51,7 @@ func BenchmarkNamesAcrossReplace(b *testing.B) {
 	const existing, others = 13, 12
 	w := world.Start(b, world.Config{Images: []string{}})
 	apply(b, w, services(existing, 10))
-	node := load.Source{NS: netns.At(filepath.Join(netns.Dir, w.Name+"-node1")), DNS: "10.96.0.10:53"}
+	node := load.Source{NS: w.NodeNetns("node1"), DNS: "10.96.0.10:53"}
 	names := map[string]string{}
 	for i := range existing {
 		names[fmt.Sprintf("s%d.default.svc.cluster.local.", i)] = w.Kubectl(b, "get", "service", fmt.Sprintf("s%d", i), "-o", "jsonpath={.spec.clusterIP}")

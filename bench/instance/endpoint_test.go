@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -69,7 +68,7 @@ func BenchmarkEndpointToKernel(b *testing.B) {
 	w := world.Start(b, world.Config{Images: []string{}})
 	apply(b, w, services(1000, 10))
 	slices := client(b, w).DiscoveryV1().EndpointSlices("default")
-	m := listen(b, netns.At(filepath.Join(netns.Dir, w.Name+"-node1")))
+	m := listen(b, w.NodeNetns("node1"))
 	next := netip.AddrFrom4([4]byte{10, 220, 0, 0})
 	for _, c := range []struct {
 		name string

@@ -67,6 +67,19 @@ func (c *conversation) said() int {
 	return c.sent
 }
 
+// goesOn waits until some more was said, and returns how much was before.
+func (c *conversation) goesOn(t *testing.T) (before int) {
+	t.Helper()
+	before = c.said()
+	world.Eventually(t, netTime, func() error {
+		if c.said() < before+20 {
+			return errors.New("the conversation does not go on")
+		}
+		return nil
+	})
+	return before
+}
+
 // speak sends one datagram. One that is refused, or by which the kernel says that one before was, has no answer.
 func (c *conversation) speak() {
 	c.mu.Lock()
@@ -133,7 +146,7 @@ func startEcho(t *testing.T, up ...string) (w *world.World, node netns.NS) {
 	for _, d := range []string{"prompt", "slow", "web"} {
 		w.Kubectl(t, "rollout", "status", "deployment", d, "--timeout=60s")
 	}
-	node = netns.At(filepath.Join(netns.Dir, w.Name+"-node1"))
+	node = w.NodeNetns("node1")
 	for _, port := range []int{30053, 30054} {
 		awaitAnswer(t, node, port)
 	}
@@ -190,13 +203,7 @@ func TestATakeoverLosesNoDatagramAtTheLoopback(t *testing.T) {
 		}
 	}
 	for _, c := range all["slow"] {
-		said := c.said()
-		world.Eventually(t, netTime, func() error {
-			if c.said() < said+20 {
-				return errors.New("the conversations do not go on")
-			}
-			return nil
-		})
+		c.goesOn(t)
 	}
 	cancel()
 	talking.Wait()
@@ -250,13 +257,7 @@ func TestTheLoopbackAnswersAgainAfterACrash(t *testing.T) {
 		if r := w.Verb("up", "--detach"); r.Err != nil {
 			t.Fatalf("%v\n%s", r.Err, r.Output())
 		}
-		up := known.said()
-		world.Eventually(t, netTime, func() error {
-			if known.said() < up+20 {
-				return errors.New("the conversation does not go on")
-			}
-			return nil
-		})
+		up := known.goesOn(t)
 		cancel()
 		talking.Wait()
 		for _, n := range known.missing() {

@@ -135,7 +135,7 @@ func (f failing) serves(t *testing.T, nodes ...string) {
 
 // resolves asks the DNS of a node for the Service's address.
 func (f failing) resolves(t *testing.T, node, want string) error {
-	c, err := netns.At(filepath.Join(netns.Dir, f.w.Name+"-"+node)).DialContext(t.Context(), "udp", world.At(world.Default().DNS, 53))
+	c, err := f.w.NodeNetns(node).DialContext(t.Context(), "udp", world.At(world.Default().DNS, 53))
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minato/internal/cluster/nodes"
 	"minato/internal/netns"
 )
 
@@ -26,6 +27,9 @@ func (w *World) runtimeService(t testing.TB) (client cri.RuntimeServiceClient, d
 	}
 	return cri.NewRuntimeServiceClient(conn), func() { conn.Close() }
 }
+
+// NodeNetns is the network namespace of a node.
+func (w *World) NodeNetns(node string) netns.NS { return netns.At(nodes.NetnsPath(w.Name, node)) }
 
 // PodNetns is the network namespace of a pod that runs.
 func (w *World) PodNetns(t testing.TB, namespace, name string) netns.NS {
